@@ -1,0 +1,177 @@
+"""Decoding and resizing on the host, with OpenCV."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from jaxcl.typing import Float, NumpyArray, UInt8
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+"""File name endings, in lower case, that count as images."""
+
+_COLOUR = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+_GREY = {
+    1: cv2.IMREAD_GRAYSCALE,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+}
+_JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+
+class Crop(Protocol):
+    """What the host needs of a random resized crop."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def interpolation(self) -> str: ...
+    def box(self, uniforms: Any, height: int, width: int, xp: Any) -> Any: ...
+
+
+def decode(data: bytes, channels: int, shrink: int = 1) -> UInt8[NumpyArray, "h w c"] | None:
+    """Pixels of an encoded image, red first, or None where it is damaged.
+
+    Grey images become colour where `channels` is 3, transparency is dropped, 16 bits become 8, and
+    the orientation noted by a camera is not applied (as in Pillow, torchvision and TFDS).
+
+    Args:
+      data: a whole image file.
+      channels: 3 or 1.
+      shrink: 1, 2 or 4; JPEG is then decoded at that fraction of its size, which is faster.
+    """
+    # OpenCV before 5 fills what is missing of a cut JPEG with grey instead of refusing it. Inside
+    # the compressed pixels the end mark cannot occur, in a preview before the frame it can.
+    frame = _frame(data)
+    if frame is not None and data.rfind(_JPEG_END, frame) < 0:
+        return None
+    flags = (_COLOUR if channels == 3 else _GREY)[shrink] | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # an empty file
+        return None
+    if pixels is None:
+        return None
+    if channels == 1:
+        return np.expand_dims(pixels, -1)
+    rgb: NumpyArray = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    return rgb
+
+
+def header_size(head: bytes) -> tuple[int, int] | None:
+    """(h, w) from the first bytes of a JPEG or PNG file; None where they do not tell."""
+    if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24:
+        return int.from_bytes(head[20:24]), int.from_bytes(head[16:20])
+    frame = _frame(head)
+    if frame is None or len(head) < frame + 9:
+        return None
+    return (
+        int.from_bytes(head[frame + 5 : frame + 7]),
+        int.from_bytes(head[frame + 7 : frame + 9]),
+    )
+
+
+def _frame(head: bytes) -> int | None:
+    """Where the frame header of a JPEG file begins; None for other files and short heads."""
+    if not head.startswith(_JPEG):
+        return None
+    at = 2
+    while at + 4 <= len(head) and head[at] == 0xFF:
+        marker = head[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return at
+        # 0xFF may be repeated as filling; every other segment before the frame carries its length
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(head[at + 2 : at + 4])
+    return None
+
+
+def resize(
+    pixels: UInt8[NumpyArray, "h w c"], height: int, width: int, interpolation: str = "bilinear"
+) -> UInt8[NumpyArray, "height width c"]:
+    """Resizes with means over areas along sides that shrink, by interpolation along the others.
+
+    Args:
+      pixels: the image.
+      height: of the result.
+      width: of the result.
+      interpolation: "bilinear" or "bicubic", for sides that grow.
+    """
+    h, w, c = pixels.shape
+    if height <= h and width <= w:
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    else:
+        if height < h or width < w:  # one side shrinks while the other grows
+            less = (min(width, w), min(height, h))
+            pixels = cv2.resize(pixels, less, interpolation=cv2.INTER_AREA)
+        how = cv2.INTER_CUBIC if interpolation == "bicubic" else cv2.INTER_LINEAR
+        pixels = cv2.resize(pixels, (width, height), interpolation=how)
+    return pixels.reshape(height, width, c)  # OpenCV drops a single channel
+
+
+def resize_and_centre(
+    pixels: UInt8[NumpyArray, "h w c"], size: int
+) -> UInt8[NumpyArray, "size size c"]:
+    """Shorter side to `size`, keeping proportions, then the square in the middle."""
+    h, w, _ = pixels.shape
+    if (h, w) != (size, size):
+        scale = size / min(h, w)
+        h, w = max(size, round(h * scale)), max(size, round(w * scale))
+        pixels = resize(pixels, h, w)
+    y, x = (h - size) // 2, (w - size) // 2
+    return pixels[y : y + size, x : x + size]
+
+
+def crop_views(
+    content: bytes | UInt8[NumpyArray, "h w c"],
+    channels: int,
+    crops: Sequence[Crop],
+    uniforms: Float[NumpyArray, "v 4"],
+) -> tuple[UInt8[NumpyArray, "s s c"], ...] | None:
+    """One resized crop per view of an image, or None where it is damaged.
+
+    A JPEG is decoded at half or a quarter of its size where even the smallest crop then still has
+    at least the pixels asked for.
+
+    Args:
+      content: an encoded image, or pixels.
+      channels: 3 or 1.
+      crops: one per view.
+      uniforms: [v, 4] numbers in [0, 1) that choose the boxes.
+    """
+    if isinstance(content, bytes):
+        size = header_size(content) if content.startswith(_JPEG) else None
+        shrink = 1 if size is None else _shrink(crops, _boxes(crops, uniforms, size))
+        pixels = decode(content, channels, shrink)
+        if pixels is None:
+            return None
+    else:
+        pixels, size = content, None
+    size = size or (pixels.shape[0], pixels.shape[1])
+    scale_y, scale_x = pixels.shape[0] / size[0], pixels.shape[1] / size[1]
+    views = []
+    for crop, (y, x, h, w) in zip(crops, _boxes(crops, uniforms, size), strict=True):
+        top, bottom = _whole(y * scale_y, h * scale_y, pixels.shape[0])
+        left, right = _whole(x * scale_x, w * scale_x, pixels.shape[1])
+        views.append(
+            resize(pixels[top:bottom, left:right], crop.size, crop.size, crop.interpolation)
+        )
+    return tuple(views)
+
+
+def _boxes(crops: Sequence[Crop], uniforms: NumpyArray, size: tuple[int, int]) -> list[list[int]]:
+    """(y, x, h, w) of every crop; one call for views that are cropped alike, for speed."""
+    alike = {crop: crop.box(uniforms, *size, xp=np).tolist() for crop in dict.fromkeys(crops)}
+    return [alike[crop][view] for view, crop in enumerate(crops)]
+
+
+def _shrink(crops: Sequence[Crop], boxes: Sequence[Sequence[int]]) -> int:
+    """By how much all crops may be coarser and still have the pixels asked for: 1, 2 or 4."""
+    room = min(min(h, w) / crop.size for crop, (_, _, h, w) in zip(crops, boxes, strict=True))
+    return 4 if room >= 4 else 2 if room >= 2 else 1
+
+
+def _whole(start: float, length: float, limit: int) -> tuple[int, int]:
+    """The whole pixels nearest to an interval: at least one, none outside 0 .. limit."""
+    first = min(max(round(start), 0), limit - 1)
+    return first, min(max(first + round(length), first + 1), limit)
