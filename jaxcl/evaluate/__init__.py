@@ -1,0 +1,46 @@
+"""Judging frozen features: probes, nearest neighbours, geometry, and the report."""
+
+from jaxcl.evaluate.evaluation import Evaluation, Features, evaluate_features
+from jaxcl.evaluate.few_label import FewLabel, few_label_accuracy
+from jaxcl.evaluate.geometry import (
+    alignment,
+    effective_rank,
+    feature_std,
+    top_singular_share,
+    uniformity,
+)
+from jaxcl.evaluate.knn import knn_accuracy, nearest, weighted_knn
+from jaxcl.evaluate.linear import LogisticProbe, SGDProbe, logistic_probe, sgd_probe
+from jaxcl.evaluate.neighbours import Neighbours, nearest_neighbours
+from jaxcl.evaluate.plane import FeatureMap, feature_map
+from jaxcl.evaluate.report import write_report
+from jaxcl.evaluate.subsets import balanced_split, balanced_subset
+from jaxcl.evaluate.table import comparison_table
+
+__all__ = [
+    "Evaluation",
+    "FeatureMap",
+    "Features",
+    "FewLabel",
+    "LogisticProbe",
+    "Neighbours",
+    "SGDProbe",
+    "alignment",
+    "balanced_split",
+    "balanced_subset",
+    "comparison_table",
+    "effective_rank",
+    "evaluate_features",
+    "feature_map",
+    "feature_std",
+    "few_label_accuracy",
+    "knn_accuracy",
+    "logistic_probe",
+    "nearest",
+    "nearest_neighbours",
+    "sgd_probe",
+    "top_singular_share",
+    "uniformity",
+    "weighted_knn",
+    "write_report",
+]
