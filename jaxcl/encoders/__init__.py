@@ -1,0 +1,8 @@
+"""Encoders and heads: Linen modules whose `apply(variables, x, train)` returns named outputs."""
+
+from jaxcl.encoders.apply import forward, in_chunks, initialise, per_chunk
+from jaxcl.encoders.mlp import MLP
+from jaxcl.encoders.norm import BatchNorm
+from jaxcl.encoders.resnet import ResNet
+
+__all__ = ["MLP", "BatchNorm", "ResNet", "forward", "in_chunks", "initialise", "per_chunk"]

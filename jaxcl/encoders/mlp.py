@@ -1,0 +1,80 @@
+"""Projection and prediction heads."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcl.encoders.norm import BatchNorm
+from jaxcl.typing import Array, Float
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": nn.relu,
+    "gelu": partial(nn.gelu, approximate=False),
+}
+INITS = {
+    "lecun": nn.initializers.lecun_normal(),
+    "normal_0.01": nn.initializers.normal(0.01),
+    "trunc_normal_0.02": nn.initializers.truncated_normal(0.02),
+    "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+}
+"""Kernels at the start; "torch" is its default for linear layers, uniform(+-1/sqrt(fan in))."""
+
+
+class MLP(nn.Module):
+    """Linear layers with normalisation and activation between them.
+
+    SimCLR's head is `MLP((0,), 128, final_norm="scale")`, its second version's
+    `MLP((0, 0), 128, final_norm="scale")`; MoCo v2's `MLP((2048,), 128, norm="none", bias=True)`;
+    BYOL's `MLP((4096,), 256, bias=True, out_bias=False)`.
+    """
+
+    hidden: tuple[int, ...] = (2048,)
+    """Widths of the hidden layers; 0 means as wide as the input. Empty: one linear layer."""
+    out: int = 128
+    """Width of the output."""
+    norm: Literal["batch", "none"] = "batch"
+    """After each hidden layer."""
+    final_norm: Literal["none", "affine", "scale", "plain"] = "none"
+    """After the last layer: batch norm with scale and bias, with scale alone, or with neither."""
+    bias: bool = False
+    """Biases in the hidden layers."""
+    out_bias: bool = False
+    """Bias in the last layer."""
+    activation: Literal["relu", "gelu"] = "relu"
+    kernel_init: Literal["lecun", "normal_0.01", "trunc_normal_0.02", "torch"] = "lecun"
+    """Distribution of the kernels at the start."""
+    groups: int = 1
+    """Batch-norm statistics per contiguous groups-th of the rows; 1: the whole batch."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters and statistics stay float32."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n d"], train: bool) -> dict[str, Any]:
+        """Rows [n, d] -> features [n, out], float32; hidden: what each hidden layer gave."""
+        x = x.astype(self.dtype)
+        hidden = []
+        widths = [width or x.shape[-1] for width in self.hidden]
+        for i, width in enumerate(widths, 1):
+            x = self._linear(width, self.bias, f"linear{i}")(x)
+            if self.norm == "batch":
+                x = BatchNorm(groups=self.groups, dtype=self.dtype, name=f"norm{i}")(x, train)
+            x = ACTIVATIONS[self.activation](x)
+            hidden.append(x)
+        x = self._linear(self.out, self.out_bias, "linear_out")(x)
+        if self.final_norm != "none":
+            x = BatchNorm(
+                groups=self.groups,
+                use_scale=self.final_norm in ("affine", "scale"),
+                use_bias=self.final_norm == "affine",
+                dtype=self.dtype,
+                name="norm_out",
+            )(x, train)
+        return {"features": x.astype(jnp.float32), "hidden": tuple(hidden)}
+
+    def _linear(self, width: int, bias: bool, name: str) -> nn.Dense:
+        init: jax.nn.initializers.Initializer = INITS[self.kernel_init]
+        return nn.Dense(width, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)

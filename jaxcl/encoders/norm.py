@@ -1,0 +1,67 @@
+"""Batch normalisation over the global batch, or over contiguous groups of it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcl.typing import Array, Float
+
+
+class BatchNorm(nn.Module):
+    """Normalises each channel by the statistics of the batch; by running ones at inference.
+
+    Under `jit` the batch is the global one, however many devices hold it. With `groups=g` each
+    contiguous g-th of the rows has statistics of its own, as on g devices without
+    synchronisation; the running statistics then take the mean over the groups.
+
+    Running statistics are the biased ones, as in Flax and TensorFlow.
+    """
+
+    groups: int = 1
+    momentum: float = 0.9
+    """Share of the running statistics that is kept at each step."""
+    epsilon: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+    scale_init: float = 1.0
+    dtype: str = "float32"
+    """Type of the output; statistics are float32 always."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n ... c"], train: bool) -> Float[Array, "n ... c"]:
+        """[n, ..., c] in, the same out.
+
+        Raises:
+          ValueError: training rows do not split into the groups.
+        """
+        channels = x.shape[-1]
+        zeros, ones = (channels,), (channels,)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, zeros, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, ones, jnp.float32)
+        if train:
+            if len(x) % self.groups:
+                raise ValueError(f"{len(x)} rows do not split into groups={self.groups}")
+            rows = x.reshape(self.groups, -1, channels).astype(jnp.float32)
+            mean = jnp.mean(rows, axis=1)  # [g, c]
+            var = jnp.maximum(jnp.mean(rows * rows, axis=1) - mean * mean, 0.0)
+            if not self.is_initializing():
+                self._keep(running_mean, mean)
+                self._keep(running_var, var)
+        else:
+            mean, var = running_mean.value[None], running_var.value[None]
+        factor = jax.lax.rsqrt(var + self.epsilon)  # [g, c]
+        if self.use_scale:
+            init = nn.initializers.constant(self.scale_init)
+            factor = factor * self.param("scale", init, (channels,), jnp.float32)
+        offset = -mean * factor
+        if self.use_bias:
+            offset = offset + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        grouped = x.reshape(len(factor), -1, channels).astype(jnp.float32)
+        y = grouped * factor[:, None] + offset[:, None]
+        return y.reshape(x.shape).astype(self.dtype)
+
+    def _keep(self, running: Any, value: Float[Array, "g c"]) -> None:
+        fresh = jnp.mean(value, axis=0)
+        running.value = self.momentum * running.value + (1 - self.momentum) * fresh

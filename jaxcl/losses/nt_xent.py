@@ -1,0 +1,71 @@
+"""NT-Xent: each view picks its twin out of all other views in the batch."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl.similarity import logsumexp_pairs, max_pairs, unit_rows
+from jaxcl.typing import Array, Float
+
+
+class NTXent(NamedTuple):
+    """The loss and what is worth logging beside it."""
+
+    loss: Float[Array, ""]
+    """Nats."""
+    accuracy: Float[Array, ""]
+    """Share of the 2n anchors whose twin is nearer than every negative."""
+
+
+def nt_xent(
+    a: Float[Array, "n d"],
+    b: Float[Array, "n d"],
+    *,
+    temperature: float | Float[Array, ""],
+    reduction: Literal["mean", "official"] = "mean",
+) -> Float[Array, ""]:
+    """Cross-entropy of picking each row's twin among the 2n - 1 other rows.
+
+    Row i of `a` and row i of `b` are two views of one example. Rows are normalised here.
+
+    Args:
+      a: [n, d] embeddings of the first views, of the global batch.
+      b: [n, d] embeddings of the second views.
+      temperature: positive scale; smaller is sharper.
+      reduction: "mean" over the 2n anchors as in the paper, or "official", twice that, as in
+        the authors' code (mean of the sum of both directions).
+
+    Returns:
+      [] loss in nats, float32.
+
+    Raises:
+      ValueError: `a` and `b` differ in shape.
+
+    Reference: Chen et al. 2020, arXiv:2002.05709, eq. 1.
+    """
+    return nt_xent_with_accuracy(a, b, temperature=temperature, reduction=reduction).loss
+
+
+def nt_xent_with_accuracy(
+    a: Float[Array, "n d"],
+    b: Float[Array, "n d"],
+    *,
+    temperature: float | Float[Array, ""],
+    reduction: Literal["mean", "official"] = "mean",
+) -> NTXent:
+    """`nt_xent` together with the contrastive accuracy, from the same pairs."""
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(f"a and b must both be [n, d]; got {a.shape} and {b.shape}")
+    # Twins lie side by side: with rows spread over devices, no row has to move for this.
+    z = jnp.stack([unit_rows(a), unit_rows(b)], axis=1)  # [n, 2, d]
+    own = jnp.repeat(jnp.sum(z[:, 0] * z[:, 1], axis=-1) / temperature, 2)  # [2n]
+    z = z.reshape(-1, z.shape[-1])  # [2n, d]
+    example = jnp.arange(len(z)) // 2
+    scale = 1 / temperature
+    negatives = logsumexp_pairs(z, z, scale=scale, q_ids=example, k_ids=example)  # [2n]
+    hardest = max_pairs(z, z, scale=scale, q_ids=example, k_ids=example)
+    loss = jnp.mean(jnp.logaddexp(own, negatives) - own)
+    if reduction == "official":
+        loss = 2 * loss
+    return NTXent(loss, jax.lax.stop_gradient(jnp.mean(own > hardest)))

@@ -1,0 +1,182 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcl.encoders import MLP, BatchNorm, ResNet, forward, in_chunks, initialise, per_chunk
+
+KEY = jax.random.key(0)
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "parameters", "width"),
+    [  # torchvision's counts less its classifier; cifar stems: 3x3 instead of 7x7 in the stem
+        (ResNet(18), 11_689_512 - 513_000, 512),
+        (ResNet(34), 21_797_672 - 513_000, 512),
+        (ResNet(50), 25_557_032 - 2_049_000, 2048),
+        (ResNet(101), 44_549_160 - 2_049_000, 2048),
+        (ResNet(152), 60_192_808 - 2_049_000, 2048),
+        (ResNet(18, stem="cifar"), 11_689_512 - 513_000 - 3 * 64 * (49 - 9), 512),
+        (ResNet(50, width=2), 94_000_000, 4096),  # SimCLR's README: 94 M
+    ],
+)
+def test_parameter_counts(encoder, parameters, width):
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    params, stats = jax.eval_shape(lambda x: initialise(encoder, KEY, x), image)
+    exact = 1e-9 if parameters % 1000 else 0.005
+    assert count(params) == pytest.approx(parameters, rel=exact)
+    out, _ = jax.eval_shape(
+        lambda p, s, x: forward(encoder, p, s, x, train=False), params, stats, image
+    )
+    assert out["features"].shape == (1, width)
+
+
+@pytest.mark.parametrize(("stem", "sides"), [("imagenet", (8, 4, 2, 1)), ("cifar", (32, 16, 8, 4)),
+                                             ("half", (16, 8, 4, 2))])  # fmt: skip
+def test_stems_and_stages(stem, sides):
+    encoder = ResNet(10, width=0.25, stem=stem)
+    image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+
+    def stages(x):
+        return forward(encoder, *initialise(encoder, KEY, x), x, train=True)[0]["stages"]
+
+    shapes = [s.shape for s in jax.eval_shape(stages, image)]
+    assert shapes == [(2, side, side, 16 * 2**i) for i, side in enumerate(sides)]
+
+
+def test_fewer_stages_end_earlier():
+    """The first three stages are those of the whole network."""
+    whole, short = (ResNet(10, width=0.125, stem="half", stages=n) for n in (4, 3))
+    x = jax.random.normal(KEY, (2, 32, 32, 3))
+    params, stats = initialise(whole, KEY, x)
+    some = lambda tree: {name: leaf for name, leaf in tree.items() if "stage4" not in name}
+    full, _ = forward(whole, params, stats, x, train=False)
+    part, _ = forward(short, some(params), some(stats), x, train=False)
+    assert part["features"].shape == (2, 32)
+    np.testing.assert_allclose(part["features"], full["stages"][2].mean((1, 2)), rtol=1e-5)
+
+
+def test_strided_convolutions_pad_alike_on_both_sides():
+    """A flipped image gives flipped maps only where no side is padded more than the other."""
+    encoder = ResNet(10, width=0.125, stem="half", zero_init=False)
+    x = jax.random.normal(KEY, (1, 33, 33, 3))
+    params, stats = initialise(encoder, KEY, x)
+    turned = jax.tree.map(lambda p: p[:, ::-1] if p.ndim == 4 else p, params)
+    maps = forward(encoder, params, stats, x, train=False)[0]["stages"][3]
+    mirror = forward(encoder, turned, stats, x[:, :, ::-1], train=False)[0]["stages"][3]
+    np.testing.assert_allclose(mirror, maps[:, :, ::-1], rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_start_as_the_identity():
+    """Whatever the first stage's convolutions are, its map is the stem's."""
+    encoder = ResNet(10, width=0.125, stem="cifar")
+    x = jax.random.normal(KEY, (2, 16, 16, 3))
+    params, stats = initialise(encoder, KEY, x)
+    other = params | {
+        "stage1_block1": params["stage1_block1"] | {"conv1": {"kernel": jnp.ones((3, 3, 8, 8))}}
+    }
+    one, two = (forward(encoder, p, stats, x, train=False)[0]["stages"][0] for p in (params, other))
+    np.testing.assert_array_equal(one, two)
+    started = ResNet(10, width=0.125, stem="cifar", zero_init=False)
+    three = forward(started, *initialise(started, KEY, x), x, train=False)[0]["stages"][0]
+    assert np.abs(three - one).max() > 0.1
+
+
+def test_bfloat16_computes_in_half_and_returns_float32():
+    x = jax.random.normal(KEY, (4, 16, 16, 3))
+    full, half = (ResNet(10, width=0.125, stem="cifar", dtype=t) for t in ("float32", "bfloat16"))
+    params, stats = initialise(full, KEY, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, stats))} == {jnp.dtype("float32")}
+    exact, _ = forward(full, params, stats, x, train=True)
+    rough, new = forward(half, params, stats, x, train=True)
+    assert rough["stages"][0].dtype == jnp.bfloat16
+    assert rough["features"].dtype == jnp.float32
+    assert {leaf.dtype for leaf in jax.tree.leaves(new)} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(rough["features"], exact["features"], atol=0.1)
+
+
+def batch_norm(module, x, train=True):
+    variables = module.init(KEY, x, train=False)
+    return module.apply(variables, x, train, mutable=["batch_stats"])
+
+
+def test_batch_norm_matches_the_equation():
+    x = np.random.default_rng(0).normal(2, 3, size=(6, 4, 4, 5)).astype(np.float32)
+    y, state = batch_norm(BatchNorm(), x)
+    mean, var = x.mean((0, 1, 2), dtype=np.float64), x.var((0, 1, 2), dtype=np.float64)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(state["batch_stats"]["mean"], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(state["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
+
+
+def test_groups_are_separate_batches():
+    x = jnp.array(np.random.default_rng(0).normal(size=(8, 3, 5)), jnp.float32)
+    together, state = batch_norm(BatchNorm(groups=2), x)
+    parts = [batch_norm(BatchNorm(), half) for half in (x[:4], x[4:])]
+    np.testing.assert_allclose(
+        together, jnp.concatenate([y for y, _ in parts]), rtol=1e-5, atol=1e-6
+    )
+    for name in ("mean", "var"):
+        mean = np.mean([s["batch_stats"][name] for _, s in parts], axis=0)
+        np.testing.assert_allclose(state["batch_stats"][name], mean, rtol=1e-6)
+
+
+def test_groups_must_divide_the_batch():
+    with pytest.raises(ValueError, match="6 rows do not split into groups=4"):
+        batch_norm(BatchNorm(groups=4), jnp.ones((6, 2)))
+
+
+def test_batch_norm_with_one_row_is_finite():
+    y, _ = batch_norm(BatchNorm(), jnp.ones((1, 3)))
+    assert np.isfinite(y).all()
+
+
+@pytest.mark.parametrize(
+    ("head", "shapes"),
+    [
+        (MLP((0,), 8, final_norm="scale"), {"linear1.kernel", "norm1.scale", "norm1.bias",
+                                            "linear_out.kernel", "norm_out.scale"}),
+        (MLP((0, 6), 8, final_norm="plain"), {"linear1.kernel", "norm1.scale", "norm1.bias",
+                                              "linear2.kernel", "norm2.scale", "norm2.bias",
+                                              "linear_out.kernel"}),
+        (MLP((6,), 8, norm="none", bias=True, out_bias=True),
+         {"linear1.kernel", "linear1.bias", "linear_out.kernel", "linear_out.bias"}),
+        (MLP((), 8), {"linear_out.kernel"}),
+    ],
+)  # fmt: skip
+def test_head_layouts(head, shapes):
+    x = jax.random.normal(KEY, (4, 5))
+    params, stats = initialise(head, KEY, x)
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    assert {jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in paths} == shapes
+    out, _ = forward(head, params, stats, x, train=True)
+    assert out["features"].shape == (4, 8)
+    assert [h.shape[1] for h in out["hidden"]] == [w or 5 for w in head.hidden]
+
+
+def test_chunks_equal_groups():
+    """Encoding in two parts is encoding at once with statistics in two groups: values,
+    statistics and gradients."""
+    encoder = ResNet(10, width=0.125, stem="half", groups=2)
+    x = jax.random.normal(KEY, (8, 16, 16, 3))
+    params, stats = initialise(encoder, KEY, x)
+
+    def loss(params, chunks):
+        module = per_chunk(encoder, chunks)
+
+        def encode(rows):
+            out, new = forward(module, params, stats, rows, train=True)
+            return out["features"], new
+
+        features, new = in_chunks(encode, x, chunks)
+        return jnp.sum(jnp.sin(features)), (features, new)
+
+    run = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    whole, parts = run(params, 1), run(params, 2)
+    for one, two in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        # Other orders of sums, through ten normalisations: relative to the largest entry.
+        np.testing.assert_allclose(two, one, rtol=0, atol=1e-4 * float(jnp.abs(one).max()))

@@ -1,0 +1,116 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from golden import A, B, a, b
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxcl.losses import nt_xent, nt_xent_with_accuracy
+from jaxcl.scale import data_mesh
+
+
+def by_hand(a, b, temperature):
+    """The paper's equation, pair by pair, in float64."""
+    z = np.concatenate([a, b]).astype(np.float64)
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    n, losses = len(a), []
+    for i in range(2 * n):
+        twin = (i + n) % (2 * n)
+        terms = [np.exp(z[i] @ z[k] / temperature) for k in range(2 * n) if k != i]
+        losses.append(-np.log(np.exp(z[i] @ z[twin] / temperature) / sum(terms)))
+    return np.mean(losses)
+
+
+def test_golden_values():  # from an independent float64 implementation, and the official code
+    np.testing.assert_allclose(nt_xent(A, B, temperature=0.5), 1.157083, rtol=1e-6)
+    np.testing.assert_allclose(nt_xent(a, b, temperature=0.1), 0.716899, rtol=1e-6)
+
+
+def test_golden_gradient():  # as above, with respect to raw A
+    gradient = jax.grad(lambda x: nt_xent(x, B, temperature=0.5))(jnp.array(A, jnp.float32))
+    np.testing.assert_allclose(gradient[1, 2], 0.0792331, rtol=1e-5)
+    np.testing.assert_allclose(gradient[0, 0], -0.0003195, atol=2e-7)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
+@pytest.mark.parametrize("n", [1, 2, 7, 32])
+def test_matches_the_equation(n, temperature):
+    x, y = np.random.default_rng(n).normal(size=(2, n, 6))
+    value = nt_xent(jnp.array(x), jnp.array(y), temperature=temperature)
+    np.testing.assert_allclose(value, by_hand(x, y, temperature), rtol=2e-5, atol=1e-6)
+
+
+def test_gradient_matches_differences_in_float64():
+    x, y = np.random.default_rng(0).normal(size=(2, 5, 4))
+    gradient = jax.grad(lambda x: nt_xent(x, jnp.array(y), temperature=0.3))(jnp.array(x))
+    for i, j in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[i, j] = 1e-5
+        slope = (by_hand(x + step, y, 0.3) - by_hand(x - step, y, 0.3)) / 2e-5
+        np.testing.assert_allclose(gradient[i, j], slope, rtol=1e-4, atol=1e-6)
+
+
+def test_equals_optax_where_each_label_occurs_twice():
+    z = jnp.concatenate([jnp.array(A), jnp.array(B)])
+    theirs = optax.losses.ntxent(z, jnp.array([0, 1, 2, 3] * 2), temperature=0.5)
+    np.testing.assert_allclose(nt_xent(A, B, temperature=0.5), theirs, rtol=1e-5)
+
+
+def test_closed_forms():
+    codes = jnp.eye(4, 8)
+    expected = np.log(2 * 4 - 2 + np.exp(2.0)) - 2.0  # orthonormal codes, identical views
+    np.testing.assert_allclose(nt_xent(codes, codes, temperature=0.5), expected, rtol=1e-6)
+    same = jnp.ones((4, 8))
+    np.testing.assert_allclose(nt_xent(same, same, temperature=0.5), np.log(7), rtol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31 - 1))
+def test_ignores_order_length_and_which_view_is_first(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(2, 6, 5)).astype(np.float32)
+    order, lengths = rng.permutation(6), rng.uniform(0.1, 10, size=(6, 1)).astype(np.float32)
+    value = nt_xent(x, y, temperature=0.2)
+    np.testing.assert_allclose(nt_xent(x[order], y[order], temperature=0.2), value, rtol=1e-5)
+    np.testing.assert_allclose(nt_xent(lengths * x, y, temperature=0.2), value, rtol=1e-5)
+    np.testing.assert_allclose(nt_xent(y, x, temperature=0.2), value, rtol=1e-5)
+
+
+def test_official_reduction_is_twice_the_mean():
+    official = nt_xent(A, B, temperature=0.5, reduction="official")
+    np.testing.assert_allclose(official, 2 * 1.157083, rtol=1e-6)
+
+
+def test_accuracy_counts_anchors_whose_twin_is_nearest():
+    x = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
+    y = jnp.array([[1.0, 0.01], [0.1, 1.0], [-1.0, 0.0]])
+    sure = nt_xent_with_accuracy(x, y, temperature=0.5).accuracy
+    z = np.concatenate([x, y]) / np.linalg.norm(np.concatenate([x, y]), axis=1, keepdims=True)
+    s = z @ z.T
+    np.fill_diagonal(s, -9)
+    np.testing.assert_allclose(sure, np.mean(s.argmax(1) == (np.arange(6) + 3) % 6), rtol=1e-6)
+
+
+def test_zero_rows_and_tiny_temperatures_stay_finite():
+    x = jnp.zeros((3, 4)).at[0].set(1.0)
+    value, gradient = jax.value_and_grad(lambda x: nt_xent(x, x[::-1], temperature=0.01))(x)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def test_one_device_equals_eight():
+    x, y = np.random.default_rng(1).normal(size=(2, 16, 8)).astype(np.float32)
+    step = jax.jit(jax.value_and_grad(lambda x, y: nt_xent(x, y, temperature=0.2), argnums=(0, 1)))
+    alone = step(x, y)
+    split = NamedSharding(data_mesh(8), PartitionSpec("data"))
+    spread = step(jax.device_put(x, split), jax.device_put(y, split))
+    for one, eight in zip(jax.tree.leaves(alone), jax.tree.leaves(spread), strict=True):
+        np.testing.assert_allclose(eight, one, rtol=1e-5, atol=1e-7)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"\[n, d\].*\(4, 5\) and \(3, 5\)"):
+        nt_xent(A, B[:3], temperature=0.5)
