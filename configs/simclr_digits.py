@@ -1,0 +1,24 @@
+"""SimCLR on scikit-learn's handwritten digits: what `make demo` runs. Figures: not run yet.
+
+python train.py configs/simclr_digits.py
+"""
+
+from jaxcl import Experiment, Train
+from jaxcl.augment import digits
+from jaxcl.data import Data, Digits
+from jaxcl.encoders import MLP, ResNet
+from jaxcl.methods import SimCLR
+from jaxcl.training import AdamW, Probe
+
+experiment = Experiment(
+    method=SimCLR(
+        augment=digits(16),
+        encoder=ResNet(10, width=0.5, stem="half"),
+        projector=MLP((0,), 64, final_norm="scale"),
+        temperature=0.2,
+    ),
+    data=Data(Digits(16), batch_size=256),
+    optim=AdamW(lr=1e-3, scaling="none", weight_decay=1e-4, epochs=60, warmup_epochs=6),
+    train=Train(log_every=25),
+    probe=Probe(every=10, neighbours=20),
+)

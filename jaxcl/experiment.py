@@ -1,0 +1,243 @@
+"""An experiment as one value, and the JSON that a run directory keeps of it."""
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from flax import linen as nn
+
+from jaxcl.data import Data
+from jaxcl.errors import UserError
+from jaxcl.methods import Method
+from jaxcl.training.optim import Optim
+from jaxcl.training.probe import Probe
+
+CONFIG = "config.json"
+
+FREE = ("train.dir", "train.devices", "train.log_every", "train.save_every", "train.keep",
+        "train.steps_per_call", "train.tensorboard", "train.wandb", "data.road", "data.threads",
+        "data.workers", "probe.every")  # fmt: skip
+"""Fields that a resumed run may change: they say how it runs, not what it computes."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """How the run runs; none of it but the seed changes what is learnt."""
+
+    dir: Annotated[str, tyro.conf.arg(aliases=["--dir"])] = ""
+    """Run directory; empty: runs/ and the name of the config."""
+    seed: int = 0
+    """Of everything random: parameters, order, views."""
+    log_every: int = 50
+    """Steps between lines of the log."""
+    save_every: int = 0
+    """Steps between checkpoints; 0: one at the end of every epoch."""
+    keep: int = 2
+    """Newest checkpoints that are kept, beside the best one."""
+    devices: int = 0
+    """Devices to use; 0: all of them."""
+    steps_per_call: int = 0
+    """Steps in one compiled call on the resident road; 0: 1 on CPU, 25 elsewhere."""
+    tensorboard: bool = True
+    """Write TensorBoard events too."""
+    wandb: str = ""
+    """Weights & Biases project to log to; empty: none."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a run is made of."""
+
+    method: Method
+    data: Data
+    optim: Optim
+    train: Train = Train()
+    probe: Probe = Probe()
+
+
+def check(experiment: Experiment) -> None:
+    """Raises `UserError` for values that cannot work together, before anything compiles."""
+    method, batch = experiment.method, experiment.data.batch_size
+    for name in ("log_every", "keep"):
+        if getattr(experiment.train, name) < 1:
+            raise UserError(f"train.{name}={getattr(experiment.train, name)}; it is at least 1")
+    if batch % method.chunks:
+        raise UserError(
+            f"data.batch_size={batch} does not split into method.chunks={method.chunks}; "
+            f"use {batch // method.chunks * method.chunks}"
+        )
+    for field in dataclasses.fields(method):
+        groups = getattr(getattr(method, field.name), "groups", None)
+        if groups is None:
+            continue
+        key = f"method.{field.name}.groups"
+        if batch % groups:
+            raise UserError(f"data.batch_size={batch} does not split into {key}={groups}")
+        if groups % method.chunks:
+            raise UserError(
+                f"{key}={groups} does not split over method.chunks={method.chunks}, and a chunk "
+                f"has batch statistics of its own; use {key}={method.chunks}"
+            )
+
+
+def read_config(path: str | Path) -> Experiment:
+    """The `experiment` of a config file, which is a Python file and is run.
+
+    Raises:
+      UserError: there is no such file, or it defines no `experiment`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        there = f"; {path.parent}/ holds {', '.join(near)}" if near else ""
+        raise UserError(f"there is no config {path}{there}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"{path} defines no `experiment = Experiment(...)`")
+    return experiment
+
+
+def classes_of(value: Any) -> dict[str, type]:
+    """Classes from outside jaxcl that a value is made of, by their full name."""
+    if isinstance(value, tuple | list):
+        return {name: cls for item in value for name, cls in classes_of(item).items()}
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return {}
+    found = {_name(type(value)): type(value)} if not _name(type(value)).startswith("jaxcl.") else {}
+    for field in dataclasses.fields(value):
+        found |= classes_of(getattr(value, field.name, None))
+    return found
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def to_json(value: Any) -> Any:
+    """A value made of frozen dataclasses and plain values, as JSON with class names."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        skip = ("parent", "name") if isinstance(value, nn.Module) else ()
+        names = [f.name for f in dataclasses.fields(value) if f.init and f.name not in skip]
+        stored = {name: to_json(getattr(value, name)) for name in names}
+        return {"class": _name(type(value))} | stored
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return {"array": str(value.dtype), "shape": list(value.shape)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a config cannot hold {value!r}; use numbers, strings, tuples, dataclasses")
+
+
+def from_json(value: Any, classes: Mapping[str, type] | None = None) -> Any:
+    """The value that `to_json` wrote. Runs no code but the constructors of jaxcl's dataclasses.
+
+    Args:
+      value: parsed JSON.
+      classes: classes from outside jaxcl that it may name, by their full name.
+
+    Raises:
+      UserError: it names another class, or fields that the class does not have.
+    """
+    if isinstance(value, list):
+        return tuple(from_json(item, classes) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:  # pixels are not stored: an empty array stands for them
+        return np.zeros((0, *value["shape"][1:]), value["array"])
+    cls = _class(value["class"], classes or {})
+    fields = {name: from_json(item, classes) for name, item in value.items() if name != "class"}
+    try:
+        return cls(**fields)
+    except TypeError as error:
+        raise UserError(
+            f"{CONFIG}: {value['class']} of this version cannot be made from it ({error})"
+        ) from error
+
+
+def _class(name: str, classes: Mapping[str, type]) -> type:
+    if name in classes:
+        return classes[name]
+    module, _, qualname = name.rpartition(".")
+    found = None
+    if module.startswith("jaxcl."):
+        try:
+            found = getattr(importlib.import_module(module), qualname, None)
+        except ImportError:
+            found = None
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise UserError(
+            f"{CONFIG} names {name}, which is no class of jaxcl; if it is yours, pass it: "
+            "jaxcl.load(run, classes=[...]), or eval.py --config FILE"
+        )
+    return found
+
+
+def save_config(experiment: Experiment, run: Path) -> None:
+    """Writes the experiment into the run directory."""
+    text = json.dumps(to_json(experiment), indent=1)
+    part = run / f"{CONFIG}.part"
+    part.write_text(text + "\n")
+    part.replace(run / CONFIG)
+
+
+def load_config(run: Path, classes: Mapping[str, type] | None = None) -> Experiment:
+    """The experiment of a run directory.
+
+    Raises:
+      UserError: the directory holds no run, or names a class that is neither jaxcl's nor given.
+    """
+    experiment: Experiment = from_json(_stored(run), classes)
+    return experiment
+
+
+def _stored(run: Path) -> dict[str, Any]:
+    path = run / CONFIG
+    if not path.is_file():
+        raise UserError(
+            f"{run} holds no run ({CONFIG} is missing); "
+            f"train first: python train.py CONFIG --dir {run}"
+        )
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged (line {error.lineno}: {error.msg})") from error
+    return stored
+
+
+def differences(run: Path, asked: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Fields in which a run directory and an experiment differ: what is stored, what is asked for.
+
+    Fields that say how a run runs and not what it computes are left out.
+    """
+    old, new = flatten(_stored(run)), flatten(to_json(asked))
+    return {
+        name: (old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and name not in FREE
+    }
+
+
+def flatten(stored: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested JSON as {"method.encoder.depth": 18, ...}."""
+    if isinstance(stored, dict):
+        items = list(stored.items())
+    elif isinstance(stored, list) and any(isinstance(item, dict | list) for item in stored):
+        items = [(str(i), item) for i, item in enumerate(stored)]
+    else:
+        return {prefix: stored}
+    flat: dict[str, Any] = {}
+    for name, item in items:
+        flat |= flatten(item, f"{prefix}.{name}" if prefix else name)
+    return flat

@@ -1,0 +1,104 @@
+"""What a method is: a frozen dataclass of hyper-parameters with pure functions on it.
+
+The loop calls these hooks and never asks which method it runs:
+
+    init -> for each batch: views -> for each phase: loss -> after_step -> at epoch starts: on_epoch
+
+Everything but `on_epoch` is traced once; shapes never change.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl.augment import Recipe, simclr
+from jaxcl.typing import Array, Float, Int, Key, Metrics, PyTree
+
+Batch = Mapping[str, Any]
+"""Named fields of a batch: "image" uint8 [n, h, w, c] or "crops", one uint8 [n, s, s, c] per view;
+"label" int32 [n], -1 for none; "index" int32 [n], the example's place in the data set."""
+
+Embed = Callable[[], tuple[Float[Array, "n d"], Int[Array, "n"]]]
+"""Runs `represent` over the whole training set: features and labels, in data-set order."""
+
+
+class Aux(NamedTuple):
+    """What a loss returns beside its value."""
+
+    memory: PyTree
+    """Same structure as the memory it was given."""
+    metrics: Metrics
+    """Scalars worth logging."""
+    features: Float[Array, "n v d"] | None = None
+    """Encoder features of v views of each example, for the online probe; no gradient flows back."""
+    embeddings: Float[Array, "n v k"] | None = None
+    """What the loss compares, for the monitors of alignment, uniformity and collapse."""
+
+
+Loss = Callable[[PyTree, PyTree, PyTree, Key, Int[Array, ""]], tuple[Float[Array, ""], Aux]]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimiser and what it trains; phases follow one another within a step."""
+
+    name: str
+    loss: Loss
+    groups: tuple[str, ...] | None = None
+    """Top-level names in `params` that it trains; None: all."""
+    repeat: int = 1
+    """Updates per step."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods; most define `init`, `loss` and `represent`."""
+
+    needs_labels: ClassVar[bool] = False
+
+    augment: Recipe = simclr(224)
+    """How views are made of an image."""
+    chunks: int = 1
+    """Encode the batch in this many parts to save memory; the loss still sees all rows at once.
+    Batch-norm groups must be a multiple of it, since a part has statistics of its own."""
+
+    def init(self, key: Key, views: PyTree) -> tuple[PyTree, PyTree]:
+        """Parameters by name ("encoder", "projector", ...) and memory, for such views."""
+        raise NotImplementedError
+
+    def views(self, key: Key, batch: Batch) -> PyTree:
+        """The views of a batch that `loss` wants; row i depends on `key`, i and example i alone."""
+        source = batch["crops"] if "crops" in batch else batch["image"]
+        rows = jnp.arange(len(batch["label"]))
+        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+        return self.augment.finish(keys, source) if "crops" in batch else self.augment(keys, source)
+
+    def loss(
+        self, params: PyTree, memory: PyTree, views: PyTree, key: Key, step: Int[Array, ""]
+    ) -> tuple[Float[Array, ""], Aux]:
+        """Loss of the global batch; a queue in `memory` is read before it is written."""
+        raise NotImplementedError
+
+    def after_step(self, params: PyTree, memory: PyTree, step: Int[Array, ""]) -> PyTree:
+        """Memory after the parameters have moved: slow copies and the like."""
+        return memory
+
+    def on_epoch(self, embed: Embed, memory: PyTree, key: Key) -> PyTree:
+        """Memory at the start of an epoch: clusters, assignments; not compiled as a whole."""
+        return memory
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Who is trained by what; one phase over all parameters unless a method says otherwise."""
+        return (Phase("main", self.loss),)
+
+    def represent(self, params: PyTree, memory: PyTree, batch: Batch) -> dict[str, Array]:
+        """What evaluation sees of plain, unaugmented images: "features" [n, d] float32."""
+        raise NotImplementedError
+
+    def facts(self, batch_size: int) -> dict[str, str]:
+        """Lines about this method for the block that is printed before training."""
+        return {}

@@ -1,0 +1,198 @@
+"""`eval.py RUN [options]`: features, scores beside two baselines, the report."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from jaxcl.data import Examples, Subset, Unreadable, load_split, parse_source
+from jaxcl.evaluate.evaluation import Evaluation, Features, evaluate_features
+from jaxcl.evaluate.features import inference_side
+from jaxcl.evaluate.neighbours import nearest_neighbours
+from jaxcl.evaluate.plane import feature_map
+from jaxcl.evaluate.report import write_report
+from jaxcl.evaluate.table import comparison_table
+from jaxcl.experiment import classes_of, flatten, read_config, to_json
+from jaxcl.programs.answers import answered
+from jaxcl.run import Run, load
+from jaxcl.training.logs import read_metrics
+from jaxcl.typing import Float, Int, NumpyArray
+
+REPORT, SCORES = "report.html", "evaluation.json"
+PIXEL_SIDE = 16
+"""Raw pixels are compared at this side, so that their probe has at most some hundred inputs."""
+PAIRS = 1_000
+"""Test images whose two views the alignment is measured on."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluates a run on frozen features and writes report.html into its directory."""
+
+    run: tyro.conf.Positional[str]
+    """Run directory, as train.py wrote it."""
+    data: str = ""
+    """Other data than the run's: a folder or zip of class folders, tfds:NAME, or digits."""
+    best: bool = False
+    """The checkpoint with the highest kNN accuracy instead of the newest."""
+    config: str = ""
+    """Config file that defines the run's own method or module classes, where it has any."""
+    compare: bool = True
+    """Also evaluate raw pixels and the untrained encoder."""
+    labels_per_class: tuple[int, ...] = (1, 10)
+    """Few-label probes: labels per class."""
+    seeds: int = 5
+    """Label draws per few-label probe."""
+    neighbours: int = 0
+    """k of the weighted kNN; 0: as the run's probe."""
+    report: bool = True
+    """Write the report."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exits with 2 for a user's mistake."""
+    options = tyro.cli(Evaluate, args=arguments, prog="eval.py")
+    answered(lambda: evaluate_run(options))
+
+
+def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:
+    """Scores a run, prints the table, and writes evaluation.json and report.html beside it.
+
+    Raises:
+      UserError: no run there, or no data.
+    """
+    classes = classes_of(read_config(options.config)) if options.config else {}
+    run = load(options.run, best=options.best, classes=classes.values())
+    source = parse_source(options.data) if options.data else run.experiment.data.source
+    encoders = {"trained": run}
+    if options.compare:
+        encoders = {"untrained": run.untrained()} | encoders
+    train, test = source.split("train"), source.split("test")
+    found: dict[str, Evaluation] = {}
+    if options.compare:
+        print("raw pixels ...", flush=True)
+        found["raw pixels"] = _scores(_pixels(train, test), run, options)
+    for name, encoder in encoders.items():
+        print(f"{name} encoder ...", flush=True)
+        features = _features(encoder, train, test)
+        found[name] = _scores(features, run, options, pairs=_pairs(encoder, test))
+    print(f"\n{comparison_table(found)}")
+    for note in found["trained"].notes:
+        print(note)
+    scores = {name: evaluation.scalars for name, evaluation in found.items()}
+    about = {"step": int(run.state.step), "data": flatten(to_json(source)), "scores": scores}
+    (run.path / SCORES).write_text(json.dumps(about, indent=1) + "\n")
+    if options.report:
+        path = _report(run, found, features, train, test)
+        print(f"\nreport: {path}")
+    return found
+
+
+def _features(run: Run, train: Examples, test: Examples) -> Features:
+    data = run.experiment.data
+    (train_x, train_y), (test_x, test_y) = (
+        run.embedder.split(
+            run.state,
+            examples,
+            inference_side(data, run.experiment.method.augment, examples),
+            max_bad=data.max_bad,
+        )
+        for examples in (train, test)
+    )
+    return Features(train_x, train_y, test_x, test_y, train.classes)
+
+
+def _pixels(train: Examples, test: Examples) -> Features:
+    (train_x, train_y), (test_x, test_y) = (load_split(e, PIXEL_SIDE) for e in (train, test))
+    flat = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (train_x, test_x))
+    return Features(next(flat), train_y, next(flat), test_y, train.classes)
+
+
+def _scores(features: Features, run: Run, options: Evaluate, **extra: Any) -> Evaluation:
+    probe = run.experiment.probe
+    return evaluate_features(
+        features,
+        knn_k=options.neighbours or probe.neighbours,
+        temperature=probe.temperature,
+        labels_per_class=options.labels_per_class,
+        seeds=options.seeds,
+        **extra,
+    )
+
+
+def _pairs(run: Run, test: Examples) -> tuple[NumpyArray, NumpyArray] | None:
+    """Features of two augmented views of some test images."""
+    views = _views(run, _pictures(run, test, np.arange(min(PAIRS, len(test)))))
+    if len(views) < 2 or views[0].shape != views[1].shape:
+        return None
+    first, second = (run.encode(np.asarray(view)) for view in views[:2])
+    return first, second
+
+
+def _views(run: Run, images: NumpyArray) -> list[Float[NumpyArray, "n h w c"]]:
+    """What the method makes of images, in [0, 1], one array per view."""
+    recipe = run.experiment.method.augment
+    keys = jax.random.split(jax.random.key(run.experiment.train.seed), len(images))
+    return [np.asarray(recipe.unnormalize(v)) for v in jax.jit(recipe)(keys, jnp.asarray(images))]
+
+
+def _pictures(run: Run, examples: Examples, rows: Int[NumpyArray, "m"]) -> NumpyArray:
+    """Readable ones of these images, as one array."""
+    side = inference_side(run.experiment.data, run.experiment.method.augment, examples)
+    return load_split(Subset(examples, rows), side, max_bad=0.5)[0]
+
+
+def _report(
+    run: Run, found: dict[str, Evaluation], features: Features, train: Examples, test: Examples
+) -> Path:
+    step = int(run.state.step)
+    originals = _pictures(run, train, np.linspace(0, len(train) - 1, 8).astype(int))
+    views = _views(run, originals)
+    size = views[0].shape[1]
+    shown = [
+        jax.image.resize(jnp.asarray(o) / 255, (*views[0].shape[1:],), "linear") for o in originals
+    ]
+    same = [view for view in views if view.shape[1] == size]
+    sheet = np.stack([np.clip(np.stack(shown), 0, 1), *same], axis=1)
+    neighbours = nearest_neighbours(
+        features, _Readable(train, len(features.train_x)), _Readable(test, len(features.test_x))
+    )
+    versions = json.loads((run.path / "versions.json").read_text())
+    return write_report(
+        run.path / REPORT,
+        title=run.path.name,
+        subtitle=f"{type(run.experiment.method).__name__} on {train.title}, after step {step:,}",
+        evaluations=found,
+        metrics=read_metrics(run.path),
+        views=sheet,
+        neighbours=neighbours,
+        plane=feature_map(features.test_x, features.test_y),
+        config=to_json(run.experiment),
+        versions=versions,
+    )
+
+
+class _Readable:
+    """Image i of those that can be read: row i of the features."""
+
+    def __init__(self, examples: Examples, count: int) -> None:
+        self._examples = examples
+        self._rows = np.arange(len(examples))
+        if count < len(examples):
+            self._rows = np.array([i for i in self._rows if self._reads(int(i))])
+
+    def __getitem__(self, index: int) -> NumpyArray:
+        return self._examples.image(int(self._rows[index]))
+
+    def _reads(self, i: int) -> bool:
+        try:
+            self._examples.image(i)
+        except Unreadable:
+            return False
+        return True

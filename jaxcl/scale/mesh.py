@@ -1,0 +1,32 @@
+"""The devices as one axis, `data`, over which the rows of a batch are spread."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxcl.errors import UserError
+
+
+def data_mesh(count: int = 0) -> Mesh:
+    """A mesh of one axis `data` over the first `count` devices; 0: over all of them.
+
+    Raises:
+      UserError: there are fewer devices.
+    """
+    devices: Sequence[jax.Device] = jax.devices()
+    if count > len(devices):
+        raise UserError(f"train.devices={count}, but there are {len(devices)}; use 0 for all")
+    chosen = np.array(devices[: count or None])
+    return Mesh(chosen, ("data",), axis_types=(AxisType.Auto,))
+
+
+def rows_split(mesh: Mesh) -> NamedSharding:
+    """Leading axis over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())

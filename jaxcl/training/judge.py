@@ -1,0 +1,65 @@
+"""How good the features are while training goes on: kNN, the online probe, geometry."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcl.data import Examples, Subset
+from jaxcl.evaluate.features import Embedder, inference_side
+from jaxcl.evaluate.geometry import effective_rank, feature_std, uniformity
+from jaxcl.evaluate.knn import knn_accuracy
+from jaxcl.experiment import Experiment
+from jaxcl.training.probe import LinearProbe, probe_logits
+from jaxcl.training.state import State
+
+GEOMETRY_ROWS = 2_000
+"""Test images that geometry is measured on."""
+
+
+class Judge:
+    """Calls evaluation on a state; keeps which images it looks at.
+
+    Args:
+      experiment: says how many neighbours and images.
+      train: training split; the neighbours come from it.
+      embedder: runs the encoder.
+    """
+
+    def __init__(self, experiment: Experiment, train: Examples, embedder: Embedder) -> None:
+        self._probe = experiment.probe
+        side = inference_side(experiment.data, experiment.method.augment, train)
+        self._split = partial(embedder.split, image_size=side, max_bad=experiment.data.max_bad)
+        test = experiment.data.source.split("test")
+        self._bank = _spread(train, self._probe.bank)
+        self._queries = _spread(test, self._probe.queries)
+        self._classes = len(train.classes)
+
+    def __call__(self, state: State) -> dict[str, float]:
+        """Scores of the state: accuracies in percent, geometry of the test features."""
+        queries, query_labels = self._split(state, self._queries)
+        row: dict[str, float] = {}
+        if self._classes > 1 and (query_labels >= 0).any():
+            bank, bank_labels = self._split(state, self._bank)
+            row["knn"] = float(knn_accuracy(
+                bank, bank_labels, queries, query_labels, classes=self._classes,
+                k=self._probe.neighbours, temperature=self._probe.temperature,
+            ))  # fmt: skip
+            if isinstance(state.probe, LinearProbe):
+                logits = probe_logits(jax.device_get(state.probe), jnp.asarray(queries))
+                hits = np.argmax(logits, axis=1) == query_labels
+                row["probe_accuracy"] = 100 * float(np.mean(hits))
+        sample = jnp.asarray(queries[:GEOMETRY_ROWS])
+        measures: dict[str, Any] = {
+            "uniformity": uniformity, "feature_std": feature_std, "effective_rank": effective_rank,
+        }  # fmt: skip
+        return row | {name: float(jax.jit(f)(sample)) for name, f in measures.items()}
+
+
+def _spread(examples: Examples, count: int) -> Examples:
+    """At most `count` examples, spread evenly over the set, which may be sorted by class."""
+    if len(examples) <= count:
+        return examples
+    return Subset(examples, np.linspace(0, len(examples) - 1, count).astype(np.int64))

@@ -1,0 +1,142 @@
+"""What a run tells: lines of JSON, TensorBoard events, a progress bar or plain lines."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+METRICS = "metrics.jsonl"
+TIMES = ("seconds", "images_per_s")
+"""Fields of a row that depend on the clock; all others depend on seed and step alone."""
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The rows written so far; a last line cut short by a crash is left out."""
+    path = run / METRICS
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class Log:
+    """Writer of a run's metrics.
+
+    Args:
+      run: the run directory.
+      step: steps already taken; later rows, from before a crash, are dropped.
+      tensorboard: also write TensorBoard events.
+      wandb: project to log to, if not empty.
+      main: False on all hosts but the first, which write nothing.
+    """
+
+    def __init__(
+        self, run: Path, *, step: int, tensorboard: bool, wandb: str = "", main: bool = True
+    ) -> None:
+        self._file = self._events = self._wandb = None
+        if not main:
+            return
+        rows = [row for row in read_metrics(run) if row["step"] <= step]
+        part = run / f"{METRICS}.part"
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        part.replace(run / METRICS)
+        self._file = (run / METRICS).open("a")
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        if wandb:
+            self._wandb = _wandb_run(wandb, run)
+
+    def write(self, kind: str, step: int, row: dict[str, float]) -> None:
+        """Adds a row; `kind` is "train" for the batches since the last one, "eval" for held-out."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"kind": kind, "step": step, **row}) + "\n")
+        self._file.flush()
+        named = {f"{kind}/{name}": value for name, value in row.items()}
+        if self._events:
+            for name, value in named.items():
+                self._events.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(named, step=step)
+
+    def close(self) -> None:
+        """Flushes everything."""
+        for sink in (self._file, self._events):
+            if sink:
+                sink.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def _wandb_run(project: str, run: Path) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        from jaxcl.errors import UserError
+
+        raise UserError(
+            f"train.wandb={project}, but wandb is not installed; pip install 'jaxcl[wandb]'"
+        ) from error
+    return wandb.init(project=project, dir=str(run), name=run.name, resume="allow")
+
+
+class Display:
+    """A progress bar on a terminal, a plain line at each log point elsewhere."""
+
+    def __init__(self, total: int, step: int, main: bool = True) -> None:
+        self._console = Console(file=sys.stderr, quiet=not main)
+        self._total, self._bar = total, None
+        self._start, self._first = time.monotonic(), step
+        if main and self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.completed:,}/{task.total:,}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("train", total=total, completed=step, note="compiling")
+            self._bar.start()
+
+    def tell(self, line: str) -> None:
+        """A line of its own, above the bar."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, step: int, row: dict[str, float]) -> None:
+        """Where the run stands."""
+        names = ("images_per_s", "loss", "lr", "contrastive_accuracy", "probe_accuracy", "knn")
+        note = "  ".join(f"{label(n)} {row[n]:.4g}" for n in names if n in row)
+        if self._bar:
+            self._bar.update(self._task, completed=step, note=note)
+            return
+        spent = time.monotonic() - self._start
+        left = spent / max(step - self._first, 1) * (self._total - step)
+        self.tell(f"step {step:,}/{self._total:,}  {note}  left {duration(left)}")
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar:
+            self._bar.stop()
+
+
+def label(name: str) -> str:
+    """A metric's name as people read it."""
+    return {"images_per_s": "images/s"}.get(name, name.replace("_", " "))
+
+
+def duration(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,400 @@
+"""The training loop: the same for every method, on one device or many.
+
+    restore -> for each epoch: on_epoch -> compiled steps -> log lines -> evaluation -> checkpoint
+
+Calls of the compiled step start at places that depend on the step number alone, so that a run
+that was stopped goes on through the very same programs.
+"""
+
+import json
+import platform
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcl.data import Examples, Feed, open_feed
+from jaxcl.errors import UserError
+from jaxcl.evaluate.features import Embedder
+from jaxcl.experiment import CONFIG, Experiment, check, differences, save_config
+from jaxcl.run import save_shapes
+from jaxcl.scale import data_mesh, replicated
+from jaxcl.training.checkpoints import Checkpoints
+from jaxcl.training.judge import Judge
+from jaxcl.training.logs import Display, Log
+from jaxcl.training.monitors import COLLAPSED
+from jaxcl.training.state import State
+from jaxcl.training.step import Trainer
+from jaxcl.typing import PyTree
+
+AHEAD = 2
+"""Compiled calls that may wait on the device while the host prepares the next."""
+
+UNJUDGED = -1.0
+"""Score of a checkpoint that was not evaluated."""
+
+VERSIONS = "versions.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `fit` ended."""
+
+    run: Path
+    state: State
+    finished: bool
+    """False where a signal stopped it first."""
+
+
+def fit(experiment: Experiment, run: str | Path | None = None) -> Outcome:
+    """Trains an experiment to its end, from the newest checkpoint of the run directory if any.
+
+    Ctrl-C or SIGTERM stops after the step in progress and saves; calling again goes on from there,
+    with the same numbers as if it had not been stopped.
+
+    Args:
+      experiment: what to train.
+      run: run directory; `experiment.train.dir` if None.
+
+    Raises:
+      UserError: the experiment cannot run, the directory holds another one, a checkpoint cannot be
+        written, or the loss is not finite.
+    """
+    run = Path(run or experiment.train.dir or "runs/run")
+    check(experiment)
+    claim(run, experiment)
+    mesh = data_mesh(experiment.train.devices)
+    with jax.set_mesh(mesh):
+        return _Run(experiment, run, mesh).go()
+
+
+class _Run:
+    """One call of `fit`: what its parts share."""
+
+    def __init__(self, experiment: Experiment, run: Path, mesh: Mesh) -> None:
+        self.experiment, self.run, self.mesh = experiment, run, mesh
+        self.main = jax.process_index() == 0
+        self.examples: Examples = experiment.data.source.split("train")
+        self._needs_labels()
+        self.feed: Feed = open_feed(
+            experiment.data, self.examples, experiment.method.augment,
+            seed=experiment.train.seed, mesh=mesh,
+        )  # fmt: skip
+        self.per_epoch = self.feed.steps_per_epoch
+        self.total = experiment.optim.epochs * self.per_epoch
+        self.trainer = Trainer(
+            experiment.method, experiment.optim, experiment.probe, experiment.data.batch_size,
+            self.per_epoch, len(self.examples.classes),
+        )  # fmt: skip
+        self.schedule = self.trainer.schedule
+        self.compiled: dict[int, Any] = {}
+
+    def go(self) -> Outcome:
+        experiment = self.experiment
+        first = self.feed.inputs(0, 1)
+        one = jax.eval_shape(self._batch, self.feed.constants, first)
+        if self.main:
+            save_shapes(
+                self.run, batch=one, classes=self.examples.classes, steps_per_epoch=self.per_epoch
+            )
+        abstract = jax.eval_shape(self._init, self.feed.constants, first)
+        everywhere = replicated(self.mesh)
+        shaped = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), abstract
+        )
+        notes: list[str] = []
+        self.checkpoints = Checkpoints(self.run, keep=experiment.train.keep, tell=notes.append)
+        try:
+            state = self.checkpoints.restore(shaped)
+            if state is None:
+                init = jax.jit(self._init, out_shardings=everywhere)
+                state = init(self.feed.constants, first)
+            step = int(state.step)
+            self.display = Display(self.total, step, self.main)
+            for note in notes:
+                self.display.tell(note)
+            self.log = Log(
+                self.run, step=step, tensorboard=experiment.train.tensorboard,
+                wandb=experiment.train.wandb, main=self.main,
+            )  # fmt: skip
+            try:
+                if step < self.total:
+                    self._describe(state, step)
+                with _stop_signals() as stop:
+                    state = self._train(state, step, stop)
+            finally:
+                self.display.close()
+                self.log.close()
+            return Outcome(self.run, state, int(state.step) >= self.total)
+        finally:
+            self.checkpoints.close()
+            self.feed.close()
+
+    def _train(self, state: State, step: int, stop: "Stop") -> State:
+        waiting: deque[Any] = deque()
+        clock, since = time.monotonic(), step
+        saved = step if step in self.checkpoints.steps else -1
+        notice = None
+        while step < self.total and not stop.asked:
+            if step % self.per_epoch == 0:
+                state = self._on_epoch(state, step)
+            border = self._border(step)
+            while step < border and not stop.asked:
+                count = self.per_call if step + self.per_call <= border else 1
+                inputs = self.feed.inputs(step, count)
+                state, done = self._compiled(state, inputs, count)(
+                    state, self.feed.constants, inputs
+                )
+                step += count
+                waiting.append(done)
+                if len(waiting) > AHEAD:
+                    jax.block_until_ready(waiting.popleft())
+            if self._due(step, self.experiment.train.log_every):
+                state = self._log(state, step, clock, since)
+                clock, since = time.monotonic(), step
+                told = self.feed.report()["notice"]
+                if told and told != notice:
+                    self.display.tell(str(told))
+                    notice = told
+            score = UNJUDGED
+            if step % self.per_epoch == 0 and self._evaluation_due(step):
+                paused = time.monotonic()
+                score = self._evaluate(state, step)
+                clock += time.monotonic() - paused
+            if self._due(step, self.experiment.train.save_every or self.per_epoch):
+                self._save(state, step, score)
+                saved = step
+        if saved != step:
+            self._save(state, step, UNJUDGED)
+        self.checkpoints.wait()
+        if step < self.total:
+            self.display.tell(
+                f"stopped after step {step:,} of {self.total:,} and saved; "
+                "the same command goes on from here"
+            )
+        return state
+
+    @cached_property
+    def per_call(self) -> int:
+        """Steps in one compiled call: gradients of convolutions crawl inside a loop on CPU."""
+        asked = self.experiment.train.steps_per_call
+        if self.feed.road == "streamed":
+            return 1
+        return asked or (1 if jax.default_backend() == "cpu" else 25)
+
+    def _border(self, step: int) -> int:
+        """The next step after which something is due."""
+        periods = (
+            self.experiment.train.log_every,
+            self.experiment.train.save_every or self.per_epoch,
+            self.per_epoch,
+        )
+        return min(self.total, *((step // period + 1) * period for period in periods))
+
+    def _due(self, step: int, period: int) -> bool:
+        return step % period == 0 or step == self.total
+
+    def _evaluation_due(self, step: int) -> bool:
+        every, epoch = self.experiment.probe.every, step // self.per_epoch
+        return bool(every) and (epoch % every == 0 or step == self.total)
+
+    def _init(self, constants: PyTree, inputs: PyTree) -> State:
+        return self.trainer.init(self.experiment.train.seed, self._batch(constants, inputs))
+
+    def _batch(self, constants: PyTree, inputs: PyTree) -> dict[str, Any]:
+        return self.feed.batch(constants, jax.tree.map(lambda x: x[0], inputs))
+
+    def _compiled(self, state: State, inputs: PyTree, count: int) -> Any:
+        """The program of `count` steps, compiled when it is first wanted."""
+        if count not in self.compiled:
+
+            def run(state: State, constants: PyTree, inputs: PyTree) -> tuple[State, Any]:
+                def one(state: State, single: PyTree) -> tuple[State, None]:
+                    return self.trainer.step(state, self.feed.batch(constants, single)), None
+
+                if count == 1:
+                    state, _ = one(state, jax.tree.map(lambda x: x[0], inputs))
+                else:
+                    state, _ = jax.lax.scan(one, state, inputs)
+                return state, state.step + 0  # something to wait for that is not donated
+
+            everywhere = replicated(self.mesh)
+            jitted = jax.jit(run, donate_argnums=0, out_shardings=(everywhere, everywhere))
+            self.compiled[count] = jitted.lower(state, self.feed.constants, inputs).compile()
+        return self.compiled[count]
+
+    def _log(self, state: State, step: int, clock: float, since: int) -> State:
+        """Writes the means since the last line; the sums start again from zero."""
+        if int(state.bad_step) >= 0:
+            self._not_finite(int(state.bad_step))
+        totals = {name: float(total) for name, total in jax.device_get(state.totals).items()}
+        count = max(totals.pop("count"), 1.0)
+        seconds = time.monotonic() - clock
+        row = {"epoch": step / self.per_epoch}
+        row |= {name: total / count for name, total in totals.items()}
+        row["lr"] = float(self.schedule(step - 1))
+        row["images_per_s"] = (step - since) * self.experiment.data.batch_size / max(seconds, 1e-9)
+        self.log.write("train", step, row)
+        self.display.show(step, row)
+        if row.get("embedding_std", 1.0) < COLLAPSED:
+            self.display.tell(
+                f"collapse: at step {step:,} the embeddings of different images are nearly the "
+                f"same (spread {row['embedding_std']:.2g} of an even one)"
+            )
+        zeros = jax.tree.map(lambda total: np.zeros_like(total), state.totals)
+        return state._replace(totals=jax.device_put(zeros, replicated(self.mesh)))
+
+    def _not_finite(self, step: int) -> None:
+        self.checkpoints.wait()
+        kept = self.checkpoints.steps
+        last = f"the last good checkpoint, step {kept[-1]}, is kept" if kept else "none was saved"
+        raise UserError(
+            f"the loss is not finite at step {step}; {last} in {self.run}; "
+            f"try a smaller optim.lr or a longer optim.warmup_epochs, in another --dir"
+        )
+
+    def _on_epoch(self, state: State, step: int) -> State:
+        """The method's own work between epochs: most have none."""
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), self.total + step)
+
+        def embed() -> tuple[Any, Any]:
+            return self.embedder.split(state, self.examples, self.experiment.data.image_size)
+
+        return state._replace(memory=self.experiment.method.on_epoch(embed, state.memory, key))
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        return Embedder(self.trainer.represent, mesh=self.mesh)
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(self.experiment, self.examples, self.embedder)
+
+    def _evaluate(self, state: State, step: int) -> float:
+        """Writes how good the features are now; returns what "best" means."""
+        row = {"epoch": step / self.per_epoch} | self.judge(state)
+        self.log.write("eval", step, row)
+        self.display.show(step, row)
+        return row.get("knn", UNJUDGED)
+
+    def _save(self, state: State, step: int, score: float) -> None:
+        if int(state.bad_step) >= 0:
+            self._not_finite(int(state.bad_step))
+        self.checkpoints.save(state, score=score)
+
+    def _needs_labels(self) -> None:
+        if self.experiment.method.needs_labels and (self.examples.labels < 0).all():
+            name = type(self.experiment.method).__name__
+            raise UserError(f"{name} needs labels, and {self.examples.title} has none")
+
+    def _describe(self, state: State, step: int) -> None:
+        """One block that says what is about to run."""
+        experiment, data = self.experiment, self.experiment.data
+        first = self.feed.inputs(step, self.per_call)
+        memory = self._compiled(state, first, self.per_call).memory_analysis()
+        device = self.mesh.devices.flat[0]
+        per_device = data.batch_size // self.mesh.size
+        peak = experiment.optim.peak(data.batch_size)
+        rule = {"linear": f" x {data.batch_size} / 256", "sqrt": f" x sqrt({data.batch_size})"}
+        scaled = f"{experiment.optim.lr:g}{rule.get(experiment.optim.scaling, '')} = {peak:.4g}"
+        lines = {
+            "run": str(self.run),
+            "method": type(experiment.method).__name__,
+            "data": f"{self.examples.title}: {len(self.examples):,} images, "
+            f"{len(self.examples.classes)} classes, {self.feed.road}",
+            "devices": f"{self.mesh.size} x {device.device_kind}",
+            "global batch": f"{data.batch_size} images, {per_device} per device",
+            **experiment.method.facts(data.batch_size),
+            "steps": f"{self.total:,} = {experiment.optim.epochs} epochs x {self.per_epoch:,}",
+            "parameters": ", ".join(
+                f"{name} {_count(tree) / 1e6:.3g} M" for name, tree in state.params.items()
+            ),
+            "learning rate": f"{scaled} after {experiment.optim.warmup_epochs:g} epochs of warm-up",
+            "step memory": f"{_megabytes(memory.temp_size_in_bytes)} of work space, "
+            f"{_megabytes(memory.argument_size_in_bytes)} of state and data, per device",
+        }
+        if step:
+            lines["resumed"] = f"after step {step:,}"
+        width = max(map(len, lines))
+        for name, value in lines.items():
+            self.display.tell(f"{name:<{width}}  {value}")
+
+
+class Stop:
+    """Whether someone asked the run to stop."""
+
+    asked = False
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM ask; a second one stops at once."""
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.asked = True
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def claim(run: Path, experiment: Experiment) -> None:
+    """Makes the run directory, or sees that it holds this very experiment.
+
+    Raises:
+      UserError: it holds another experiment, or something that is no run.
+    """
+    if (run / CONFIG).exists():
+        changed = differences(run, experiment)
+        if changed:
+            name, (old, new) = next(iter(changed.items()))
+            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise UserError(
+                f"{run} holds a run with {name}={old}, not {new}{more}; "
+                "use another --dir, or remove it"
+            )
+    elif run.is_file() or (run.is_dir() and any(run.iterdir())):
+        raise UserError(f"{run} exists and holds no run; use another --dir")
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(experiment, run)
+    (run / VERSIONS).write_text(json.dumps(versions(), indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """What a run's numbers depend on beside its config."""
+    packages = ("jaxcl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            continue
+    return found | {"python": platform.python_version(), "backend": jax.default_backend()}
+
+
+def _count(tree: PyTree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 2**20:,.0f} MiB"

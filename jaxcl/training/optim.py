@@ -1,0 +1,189 @@
+"""Optimisers as values: what a config says, and the optax transformation it stands for.
+
+All share one schedule: linear warm-up from zero to the peak, then a cosine down to `final` times
+the peak. The peak is `lr` scaled to the batch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcl.errors import UserError
+from jaxcl.typing import PyTree
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Schedule and regularisation that every optimiser shares."""
+
+    lr: float = 0.3
+    """Base learning rate, for 256 images where it is scaled linearly, for one where by the root."""
+    epochs: int = 100
+    """Length of the run in passes over the training set."""
+    warmup_epochs: float = 10.0
+    """Epochs of linear warm-up from zero."""
+    scaling: Literal["linear", "sqrt", "none"] = "linear"
+    """Peak learning rate: lr * batch / 256, lr * sqrt(batch), or lr."""
+    final: float = 0.0
+    """Share of the peak that the cosine ends at."""
+    weight_decay: float = 1e-4
+    """Strength of the decay."""
+    decay_all: bool = False
+    """Decay biases and norm parameters too; they are left out otherwise."""
+    clip: float = 0.0
+    """Largest global norm of the gradient; 0: no limit."""
+    average: float = 0.0
+    """Decay of a running average of the weights, which evaluation then uses; 0: none."""
+
+    def peak(self, batch_size: int) -> float:
+        """Learning rate after scaling to the global batch, in images."""
+        factor = {"linear": batch_size / 256, "sqrt": batch_size**0.5, "none": 1.0}
+        return float(self.lr * factor[self.scaling])
+
+    def schedule(self, batch_size: int, steps_per_epoch: int) -> optax.Schedule:
+        """Learning rate at each step, counted from 0.
+
+        Raises:
+          UserError: the warm-up is longer than the run.
+        """
+        total, warmup = self.epochs * steps_per_epoch, round(self.warmup_epochs * steps_per_epoch)
+        if self.epochs < 1:
+            raise UserError(f"optim.epochs={self.epochs}; a run needs at least 1")
+        if warmup >= total:
+            raise UserError(
+                f"optim.warmup_epochs={self.warmup_epochs:g} leaves nothing of "
+                f"optim.epochs={self.epochs}; make it smaller, for instance {self.epochs / 10:g}"
+            )
+        peak = self.peak(batch_size)
+        cosine = optax.cosine_decay_schedule(peak, total - warmup, alpha=self.final)
+        if not warmup:
+            return cosine
+        return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), cosine], [warmup])
+
+    def transform(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        """The optax transformation of gradients into updates."""
+        clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
+        return optax.chain(clip, self._update(schedule))
+
+    def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        raise NotImplementedError
+
+    def _decayed(self, params: PyTree) -> PyTree:
+        """True where weight decay applies."""
+        return jax.tree.map(lambda _: True, params) if self.decay_all else matrices(params)
+
+
+def matrices(params: PyTree) -> PyTree:
+    """True for kernels, False for biases and norm parameters, which have one axis or none."""
+    return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
+
+
+@dataclass(frozen=True)
+class LARS(Optim):
+    """Layer-wise adaptive SGD: each kernel's step is proportional to its norm.
+
+    Biases and norm parameters take plain momentum steps. With `lr_inside` the learning rate
+    enters the momentum, as in SimCLR's code; without, it scales the momentum, as in BYOL, MoCo v3,
+    Barlow Twins. The two agree at a constant rate.
+
+    Reference: You et al. 2017, arXiv:1708.03888; google-research/simclr, lars_optimizer.py.
+    """
+
+    weight_decay: float = 1e-6
+    momentum: float = 0.9
+    trust: float = 0.001
+    """Step length as a share of the weight norm."""
+    lr_inside: bool = True
+    """The learning rate enters the momentum, as in SimCLR's code, or scales it."""
+
+    def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        rate = optax.scale_by_learning_rate(schedule)
+        momentum = optax.trace(self.momentum)
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask=self._decayed),
+            optax.masked(optax.scale_by_trust_ratio(trust_coefficient=self.trust), matrices),
+            *((rate, momentum) if self.lr_inside else (momentum, rate)),
+        )
+
+
+@dataclass(frozen=True)
+class LARC(Optim):
+    """LARS whose adapted rate never exceeds the learning rate, as solo-learn uses on CIFAR.
+
+    Biases and norm parameters take plain momentum steps without decay.
+
+    Reference: NVIDIA Apex LARC; vturrisi/solo-learn, solo/utils/lars.py.
+    """
+
+    momentum: float = 0.9
+    trust: float = 0.02
+    """Step length as a share of the weight norm."""
+
+    def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        adapt = scale_by_clipped_trust(schedule, self.trust, self.weight_decay)
+        return optax.chain(
+            optax.masked(adapt, matrices),
+            optax.trace(self.momentum),
+            optax.scale_by_learning_rate(schedule),
+        )
+
+
+@dataclass(frozen=True)
+class SGD(Optim):
+    """Momentum SGD; weight decay enters the gradient before the momentum, as in PyTorch."""
+
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask=self._decayed),
+            optax.sgd(schedule, momentum=self.momentum, nesterov=self.nesterov),
+        )
+
+
+@dataclass(frozen=True)
+class AdamW(Optim):
+    """Adam with decoupled weight decay."""
+
+    lr: float = 5e-4
+    weight_decay: float = 0.05
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+        return optax.adamw(
+            schedule, self.b1, self.b2, self.eps,
+            weight_decay=self.weight_decay, mask=self._decayed,
+        )  # fmt: skip
+
+
+def scale_by_clipped_trust(
+    schedule: optax.Schedule, trust: float, weight_decay: float, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """(g + wd w) * min(trust |w| / (|g| + wd |w| + eps) / lr, 1), tensor by tensor.
+
+    A tensor or gradient of norm zero is passed on without decay.
+    """
+
+    def init(params: PyTree) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update(
+        grads: PyTree, state: optax.ScaleByScheduleState, params: PyTree | None = None
+    ) -> tuple[PyTree, optax.ScaleByScheduleState]:
+        rate = jnp.maximum(schedule(state.count), eps)
+
+        def adapt(g: jax.Array, w: jax.Array) -> jax.Array:
+            g_norm, w_norm = jnp.linalg.norm(g.ravel()), jnp.linalg.norm(w.ravel())
+            ratio = trust * w_norm / (g_norm + weight_decay * w_norm + eps)
+            adapted = (g + weight_decay * w) * jnp.minimum(ratio / rate, 1.0)
+            return jnp.where((g_norm > 0) & (w_norm > 0), adapted, g)
+
+        return jax.tree.map(adapt, grads, params), optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,71 @@
+"""A linear classifier trained beside the method, on features that no gradient leaves."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcl.typing import Array, Float, Int, Metrics, PyTree
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is measured while a run goes on; needs labels, and never changes the encoder."""
+
+    linear: bool = True
+    """Train a linear classifier beside the method."""
+    lr: float = 1e-2
+    """Adam learning rate of that classifier."""
+    every: int = 1
+    """Epochs between evaluations of kNN and geometry; 0: none."""
+    neighbours: int = 200
+    """k of the weighted kNN."""
+    temperature: float = 0.1
+    """Scale of the kNN's votes."""
+    bank: int = 50_000
+    """At most so many training images are the neighbours, spread evenly over the set."""
+    queries: int = 10_000
+    """At most so many test images are classified."""
+
+
+class LinearProbe(NamedTuple):
+    """Weights and optimiser state."""
+
+    params: dict[str, Array]
+    optim: PyTree
+
+
+def init_probe(probe: Probe, width: int, classes: int) -> LinearProbe:
+    """A zero classifier of features [n, width]."""
+    params = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+    return LinearProbe(params, optax.adam(probe.lr).init(params))
+
+
+def probe_logits(probe: LinearProbe, features: Float[Array, "n d"]) -> Float[Array, "n c"]:
+    """Class scores."""
+    return features @ probe.params["kernel"] + probe.params["bias"]
+
+
+def train_probe(
+    config: Probe, probe: LinearProbe, features: Float[Array, "n v d"], labels: Int[Array, "n"]
+) -> tuple[LinearProbe, Metrics]:
+    """One step on all views; rows with label -1 count nothing."""
+    n, v, d = features.shape
+    rows = jax.lax.stop_gradient(features).reshape(n * v, d)
+    targets = jnp.repeat(labels, v)
+    known = (targets >= 0).astype(jnp.float32)
+    share = known / jnp.maximum(jnp.sum(known), 1.0)
+
+    def loss(params: dict[str, Array]) -> tuple[Array, Array]:
+        logits = probe_logits(LinearProbe(params, ()), rows)
+        nll = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
+        hits = jnp.argmax(logits, axis=1) == targets
+        return jnp.sum(share * nll), jnp.sum(share * hits)
+
+    (value, accuracy), grads = jax.value_and_grad(loss, has_aux=True)(probe.params)
+    updates, optim = optax.adam(config.lr).update(grads, probe.optim, probe.params)
+    params = optax.apply_updates(probe.params, updates)
+    metrics = {"probe_loss": value, "probe_accuracy": accuracy}
+    return LinearProbe(params, optim), metrics

@@ -1,0 +1,119 @@
+"""The first state of a run, and the function that turns a state and a batch into the next."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcl.methods import Aux, Batch, Method, Phase
+from jaxcl.training.monitors import monitors
+from jaxcl.training.optim import Optim
+from jaxcl.training.probe import LinearProbe, Probe, init_probe, train_probe
+from jaxcl.training.state import State
+from jaxcl.typing import Array, Float, Key, Metrics, PyTree
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A method with its optimiser and probe, as two pure functions: `init` and `step`."""
+
+    method: Method
+    optim: Optim
+    probe: Probe
+    batch_size: int
+    steps_per_epoch: int
+    classes: int
+    """Classes of the labels; 0 where there are none."""
+
+    @property
+    def schedule(self) -> optax.Schedule:
+        """Learning rate at each step."""
+        return self.optim.schedule(self.batch_size, self.steps_per_epoch)
+
+    def init(self, seed: int, batch: Batch) -> State:
+        """State before the first step, for batches like this one."""
+        root = jax.random.key(seed)
+        init_key, views_key, run_key = jax.random.split(root, 3)
+        views = self.method.views(views_key, batch)
+        params, memory = self.method.init(init_key, views)
+        transform = self.optim.transform(self.schedule)
+        state = State(
+            step=jnp.zeros([], jnp.int32),
+            key=jax.random.key_data(run_key),
+            params=params,
+            memory=memory,
+            optim={p.name: transform.init(_part(params, p)) for p in self.method.phases},
+            average=params if self.optim.average else (),
+            probe=(),
+            totals={},
+            bad_step=jnp.full([], -1, jnp.int32),
+        )
+        aux = jax.eval_shape(self._update, state, views, run_key)[1]
+        if self.probe.linear and self.classes > 1 and aux.features is not None:
+            state = state._replace(
+                probe=init_probe(self.probe, aux.features.shape[2], self.classes)
+            )
+        metrics = jax.eval_shape(self._step, state, batch)[1]
+        totals = {name: jnp.zeros([]) for name in (*metrics, "count")}
+        return state._replace(totals=totals)
+
+    def step(self, state: State, batch: Batch) -> State:
+        """State after one batch; its metrics are added to `totals`."""
+        new, metrics = self._step(state, batch)
+        totals = {name: state.totals[name] + value for name, value in metrics.items()}
+        totals["count"] = state.totals["count"] + 1
+        bad = (state.bad_step < 0) & ~jnp.isfinite(metrics["loss"])
+        bad_step = jnp.where(bad, state.step, state.bad_step)
+        return new._replace(totals=totals, bad_step=bad_step)
+
+    def _step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        views_key, loss_key = jax.random.split(key)
+        views = self.method.views(views_key, batch)
+        state, aux, metrics = self._update(state, views, loss_key)
+        memory = self.method.after_step(state.params, aux.memory, state.step)
+        state = state._replace(memory=memory, step=state.step + 1)
+        metrics |= aux.metrics | monitors(aux)
+        if self.optim.average:
+            keep = self.optim.average
+            average = optax.incremental_update(state.params, state.average, 1 - keep)
+            state = state._replace(average=average)
+        if isinstance(state.probe, LinearProbe) and aux.features is not None:
+            probe, seen = train_probe(self.probe, state.probe, aux.features, batch["label"])
+            state, metrics = state._replace(probe=probe), metrics | seen
+        return state, metrics
+
+    def _update(self, state: State, views: PyTree, key: Key) -> tuple[State, Aux, Metrics]:
+        """Every phase's updates; the aux of the last one."""
+        transform = self.optim.transform(self.schedule)
+        params, memory, optim, metrics = state.params, state.memory, dict(state.optim), {}
+        phases = self.method.phases
+        for number, phase in enumerate(p for p in phases for _ in range(p.repeat)):
+            phase_key = jax.random.fold_in(key, number)
+
+            def value(
+                trained: PyTree, params: PyTree = params, memory: PyTree = memory,
+                phase: Phase = phase, key: Key = phase_key,
+            ) -> tuple[Float[Array, ""], Aux]:  # fmt: skip
+                return phase.loss({**params, **trained}, memory, views, key, state.step)
+
+            trained = _part(params, phase)
+            (loss, aux), grads = jax.value_and_grad(value, has_aux=True)(trained)
+            updates, optim[phase.name] = transform.update(grads, optim[phase.name], trained)
+            params = {**params, **optax.apply_updates(trained, updates)}
+            memory = aux.memory
+            metrics["loss" if len(phases) == 1 else f"loss_{phase.name}"] = loss
+            metrics["gradient_norm"] = optax.tree.norm(grads)
+        if len(phases) > 1:
+            metrics["loss"] = sum((metrics[f"loss_{p.name}"] for p in phases), jnp.zeros([]))
+        return state._replace(params=params, optim=optim), aux, metrics
+
+    def represent(self, state: State, batch: Batch) -> dict[str, Array]:
+        """What evaluation sees: the method's outputs for plain images, averaged weights if kept."""
+        params = state.average if self.optim.average else state.params
+        return self.method.represent(params, state.memory, batch)
+
+
+def _part(params: PyTree, phase: Phase) -> PyTree:
+    return params if phase.groups is None else {name: params[name] for name in phase.groups}

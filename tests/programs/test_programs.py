@@ -1,0 +1,119 @@
+"""The programs as a user types them."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from jaxcl.programs import evaluate, train
+
+ROOT = Path(__file__).parents[2]
+DIGITS = str(ROOT / "configs" / "simclr_digits.py")
+QUICK = ["--optim.epochs", "1", "--optim.warmup-epochs", "0", "--method.encoder.width", "0.125",
+         "--data.batch-size", "256", "--probe.every", "0", "--train.devices", "1"]  # fmt: skip
+
+
+def leaves(program, arguments):
+    """Exit status of a program that ends the process."""
+    with pytest.raises(SystemExit) as end:
+        program.main(arguments)
+    return end.value.code
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("digits") / "run"
+    train.main([DIGITS, *QUICK, "--dir", str(path)])
+    return path
+
+
+def test_help_lists_every_field_with_meaning_and_default(capsys):
+    assert leaves(train, [DIGITS, "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for option, meaning, default in [
+        ("--method.temperature FLOAT", "Scale of the similarities", "0.2"),
+        ("--data PATH|tfds:NAME|digits, --data.source", "Images: digits", "digits"),
+        ("--optim.weight-decay FLOAT", "Strength of the decay", "0.0001"),
+        ("--method.augment.views.0.ops.0.degrees", "turn", "10.0"),
+        ("--dir STR, --train.dir STR", "Run directory", ""),
+        ("--method.encoder.width FLOAT", "Multiplies all channels", ""),
+    ]:
+        assert option in told
+        assert meaning in told[told.index(option) :]
+        assert f"(default: {default}" in told[told.index(option) :]
+
+
+def test_every_option_has_a_meaning(capsys):
+    leaves(train, [DIGITS, "--help"])
+    lines = [line.strip("│ ").rstrip() for line in capsys.readouterr().out.splitlines()]
+    bare = [a for a, b in zip(lines, lines[1:], strict=False)
+            if a.startswith("--") and b.startswith(("(default", "(required", "--"))]  # fmt: skip
+    assert bare == []
+
+
+def test_a_misspelt_option_is_answered_with_the_nearest(capsys):
+    assert leaves(train, [DIGITS, "--method.temprature", "0.2"]) == 2
+    assert "--method.temperature" in capsys.readouterr().err
+
+
+def test_an_ill_typed_option_is_told(capsys):
+    assert leaves(train, [DIGITS, "--method.temperature", "warm"]) == 2
+    assert "warm" in capsys.readouterr().err
+
+
+def test_without_arguments_it_says_how(capsys):
+    assert leaves(train, []) == 2
+    assert leaves(train, ["--help"]) == 0
+    assert "usage: train.py CONFIG [options]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data", "nowhere.zip"], "nowhere.zip does not exist"),
+        (["--data.batch-size", "2000"], "batch_size=2000"),
+        (["--optim.warmup-epochs", "99"], "optim.warmup_epochs=99 leaves nothing of optim.epochs="),
+        (["--train.devices", "99"], "train.devices=99, but there are 8; use 0 for all"),
+        (["--train.devices", "3"], "data.batch_size=256 does not split over 3 devices"),
+        (["--method.chunks", "2"], "groups=1 does not split over method.chunks=2"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_compiled(tmp_path, capsys, options, words):
+    assert leaves(train, [DIGITS, "--dir", str(tmp_path / "run"), *options]) == 2
+    error = capsys.readouterr().err
+    assert words in " ".join(error.replace("│", " ").split())
+    assert "Traceback" not in error
+
+
+def test_an_unknown_config_names_those_there_are(capsys):
+    assert leaves(train, [str(ROOT / "configs" / "simclr_cifar11.py")]) == 2
+    assert "simclr_cifar10.py" in capsys.readouterr().err
+
+
+def test_the_same_command_again_has_nothing_to_do(run, capsys):
+    train.main([DIGITS, *QUICK, "--dir", str(run)])
+    assert "done:" in capsys.readouterr().out
+
+
+def test_evaluation_prints_a_table_and_writes_a_report(run, capsys):
+    evaluate.main([str(run), "--seeds", "2"])
+    told = capsys.readouterr().out
+    for row in ("raw pixels", "untrained", "trained"):
+        assert re.search(rf"^{row} .*\d", told, re.MULTILINE)
+    scores = json.loads((run / "evaluation.json").read_text())["scores"]
+    assert set(scores) == {"raw pixels", "untrained", "trained"}
+    assert scores["raw pixels"]["knn"] > 90
+    assert {"knn", "linear_lbfgs", "linear_sgd", "labels_1_per_class", "labels_10_per_class",
+            "alignment", "uniformity", "effective_rank", "feature_std"} <= set(scores["trained"])  # fmt: skip
+    page = (run / "report.html").read_text()
+    HTMLParser().feed(page)
+    for part in ("Training", "Augmented views", "Nearest neighbours", "Map", "Confusion", "Config"):
+        assert part in page
+    assert 'src="http' not in page
+
+
+def test_evaluating_nothing(tmp_path, capsys):
+    assert leaves(evaluate, [str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err

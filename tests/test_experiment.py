@@ -1,0 +1,138 @@
+"""Experiments as JSON, and the words for what does not fit together."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from flax import linen as nn
+
+from jaxcl import UserError
+from jaxcl.experiment import (
+    check,
+    classes_of,
+    differences,
+    flatten,
+    from_json,
+    load_config,
+    read_config,
+    save_config,
+    to_json,
+)
+from jaxcl.methods import SimCLR
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_is_sound_and_survives_json(path):
+    experiment = read_config(path)
+    check(experiment)
+    experiment.optim.schedule(experiment.data.batch_size, 10)
+    again = from_json(json.loads(json.dumps(to_json(experiment))))
+    assert again == experiment
+    header = path.read_text().split('"""')[1]
+    assert f"python train.py configs/{path.name}" in header
+
+
+def test_config_of_a_run_directory(tmp_path):
+    experiment = read_config(CONFIGS[0])
+    save_config(experiment, tmp_path)
+    assert load_config(tmp_path) == experiment
+    assert differences(tmp_path, experiment) == {}
+    warmer = replace(experiment, method=replace(experiment.method, temperature=9.0))
+    assert set(differences(tmp_path, warmer)) == {"method.temperature"}
+
+
+def test_pixels_are_not_stored():
+    stored = to_json(tiny.experiment)["data"]["source"]["train_images"]
+    assert stored == {"array": "uint8", "shape": [160, 8, 8, 1]}
+    assert from_json(stored).shape == (0, 8, 8, 1)
+
+
+def test_flatten_names_every_field():
+    flat = flatten({"a": {"b": 1, "c": [1, 2]}, "d": [{"e": 5}]})
+    assert flat == {"a.b": 1, "a.c": [1, 2], "d.0.e": 5}
+
+
+@dataclass(frozen=True)
+class Mine(SimCLR):
+    """A user's own method."""
+
+
+class Net(nn.Module):
+    """A user's own encoder."""
+
+    width: int = 3
+
+
+def test_own_classes_are_found_and_asked_for():
+    mine = replace(tiny.experiment, method=Mine(tiny.experiment.method.augment, 1, Net(5)))
+    own = classes_of(mine)
+    assert set(own.values()) == {Mine, Net}
+    stored = to_json(mine.method)
+    assert from_json(stored, own) == mine.method
+    with pytest.raises(UserError, match=r"names .*Mine, which is no class of jaxcl; .*--config"):
+        from_json(stored)
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "jaxcl.run.load", "jaxcl.errors.UserError", "builtins.eval", "jaxcl.no.X"]
+)
+def test_reading_a_config_runs_nothing_else(name):
+    with pytest.raises(UserError, match="is no class of jaxcl"):
+        from_json({"class": name, "path": "x"})
+
+
+def test_a_field_of_another_version_is_told():
+    with pytest.raises(UserError, match="of this version cannot be made from it.*'colour'"):
+        from_json({"class": "jaxcl.data.digits.Digits", "colour": 3})
+
+
+def test_values_a_config_cannot_hold():
+    with pytest.raises(TypeError, match="a config cannot hold"):
+        to_json(np.sin)
+
+
+def method(**changes):
+    return replace(tiny.experiment, method=replace(tiny.experiment.method, **changes))
+
+
+GROUPED = tiny.experiment.method.encoder.clone(groups=3)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "words"),
+    [
+        (method(chunks=5), r"data.batch_size=32 does not split into method.chunks=5; use 30"),
+        (
+            method(encoder=GROUPED),
+            r"data.batch_size=32 does not split into method.encoder.groups=3",
+        ),
+        (method(chunks=4), r"method.encoder.groups=1 .* over method.chunks=4.*encoder.groups=4"),
+        (tiny.with_("train", log_every=0), r"train.log_every=0; it is at least 1"),
+    ],
+)
+def test_what_does_not_fit_together(experiment, words):
+    with pytest.raises(UserError, match=words):
+        check(experiment)
+
+
+def test_config_files_that_are_none(tmp_path):
+    (tmp_path / "mine.py").write_text("x = 1\n")
+    with pytest.raises(UserError, match=r"there is no config .*yours.py; .* holds mine.py"):
+        read_config(tmp_path / "yours.py")
+    with pytest.raises(UserError, match=r"mine.py defines no `experiment = Experiment"):
+        read_config(tmp_path / "mine.py")
+
+
+def test_a_damaged_config_is_told(tmp_path):
+    (tmp_path / "config.json").write_text('{"class": ')
+    with pytest.raises(UserError, match=r"config.json is damaged \(line 1"):
+        load_config(tmp_path)
+    with pytest.raises(
+        UserError, match=r"holds no run .*train first: python train.py CONFIG --dir"
+    ):
+        load_config(tmp_path / "nowhere")

@@ -1,0 +1,255 @@
+"""What a run tells, what it keeps, and how it ends when something is wrong."""
+
+import json
+import threading
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from jaxcl import UserError, fit, load
+from jaxcl.methods import Aux, Method, Phase, SimCLR
+from jaxcl.training import SGD, Probe
+from jaxcl.training.logs import Display, duration, read_metrics
+from jaxcl.training.probe import init_probe, train_probe
+from jaxcl.training.step import Trainer
+
+SHORT = tiny.with_("optim", epochs=1, warmup_epochs=0.2)
+
+
+@dataclass(frozen=True)
+class Broken(SimCLR):
+    """Its loss is not a number from step `at` on."""
+
+    at: int = 3
+
+    def loss(self, params, memory, views, key, step):
+        value, aux = super().loss(params, memory, views, key, step)
+        return jnp.where(step >= self.at, jnp.nan, value), aux
+
+
+@dataclass(frozen=True)
+class Attracting(SimCLR):
+    """All embeddings are drawn to one point, by way of the head's last bias."""
+
+    def loss(self, params, memory, views, key, step):
+        _, aux = super().loss(params, memory, views, key, step)
+        z = aux.embeddings
+        return jnp.mean(jnp.sum((z - 1.0) ** 2, axis=-1)), aux
+
+
+def changed(method, **fields):
+    base = tiny.experiment.method
+    return method(base.augment, 1, base.encoder, base.projector, base.temperature, **fields)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    experiment = replace(tiny.experiment, method=changed(Broken, at=4))
+    with pytest.raises(UserError, match=r"not finite at step 4; the last good checkpoint, step 3"):
+        fit(experiment, run)
+    assert int(load(run, classes=[Broken]).state.step) == 3
+    assert all(np.isfinite(row["loss"]) for row in read_metrics(run) if "loss" in row)
+
+
+def test_collapse_is_told(tmp_path, capsys):
+    optim = SGD(lr=0.05, scaling="none", epochs=6, warmup_epochs=1, weight_decay=0.0)
+    told = run_and_read(
+        replace(tiny.experiment, method=changed(Attracting), optim=optim), tmp_path / "run", capsys
+    )
+    assert "collapse: at step" in told
+    assert "collapse" not in run_and_read(SHORT, tmp_path / "well", capsys)
+
+
+def run_and_read(experiment, run, capsys):
+    fit(experiment, run)
+    return capsys.readouterr().err
+
+
+def test_what_is_told_before_and_while_it_trains(tmp_path, capsys):
+    told = run_and_read(SHORT, tmp_path / "run", capsys)
+    for line in (
+        r"devices               1 x cpu",
+        r"global batch          32 images, 32 per device",
+        r"negatives per anchor  62",
+        r"steps                 5 = 1 epochs x 5",
+        r"learning rate         0.5 x 32 / 256 = 0.0625 after 0.2 epochs",
+        r"data                  train: 160 images, 10 classes, resident",
+    ):
+        assert line in told
+    assert "parameters            encoder 0.07" in told
+    assert "MiB of work space" in told
+    assert "step 4/5  images/s" in told
+
+
+def test_rows_hold_what_is_watched(tmp_path):
+    fit(SHORT, tmp_path / "run")
+    rows = read_metrics(tmp_path / "run")
+    train = next(row for row in rows if row["kind"] == "train")
+    judged = next(row for row in rows if row["kind"] == "eval")
+    assert {"loss", "lr", "images_per_s", "contrastive_accuracy", "alignment", "uniformity",
+            "feature_std", "embedding_std", "probe_accuracy", "gradient_norm"} <= set(train)  # fmt: skip
+    assert {"knn", "probe_accuracy", "effective_rank", "uniformity", "feature_std"} <= set(judged)
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [2, 4, 5]
+
+
+def test_a_log_line_is_the_mean_since_the_last(tmp_path):
+    every = replace(SHORT, train=replace(SHORT.train, log_every=1))
+    fit(every, tmp_path / "every")
+    fit(SHORT, tmp_path / "second")
+    single = [row["loss"] for row in read_metrics(tmp_path / "every") if "loss" in row]
+    double = [row["loss"] for row in read_metrics(tmp_path / "second") if "loss" in row]
+    means = [np.mean(single[0:2]), np.mean(single[2:4]), single[4]]
+    np.testing.assert_allclose(double, means, rtol=1e-6)
+
+
+def test_many_steps_in_one_call_give_the_same_numbers(tmp_path):
+    """What a GPU does by default."""
+    fit(tiny.experiment, tmp_path / "single")
+    fit(tiny.with_("train", steps_per_call=2), tmp_path / "double")
+    one, two = ([row["loss"] for row in read_metrics(tmp_path / name) if "loss" in row]
+                for name in ("single", "double"))  # fmt: skip
+    np.testing.assert_allclose(two, one, rtol=1e-3)
+
+
+def test_tensorboard_events_are_written(tmp_path):
+    fit(replace(SHORT, train=replace(SHORT.train, tensorboard=True)), tmp_path / "run")
+    events = list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
+    assert len(events) == 1
+    assert b"train/loss" in events[0].read_bytes()
+
+
+def test_another_experiment_in_the_same_directory_is_refused(tmp_path):
+    fit(SHORT, tmp_path)
+    other = replace(SHORT, method=replace(SHORT.method, temperature=0.1))
+    with pytest.raises(UserError, match=r"method.temperature=0.5, not 0.1; use another --dir"):
+        fit(other, tmp_path)
+
+
+def test_how_a_run_runs_may_change(tmp_path):
+    fit(SHORT, tmp_path)
+    assert fit(
+        replace(SHORT, train=replace(SHORT.train, log_every=9, devices=1)), tmp_path
+    ).finished
+
+
+def test_a_directory_with_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="exists and holds no run"):
+        fit(SHORT, tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+def test_more_devices_than_there_are(tmp_path):
+    with pytest.raises(UserError, match=r"train.devices=99, but there are 8; use 0 for all"):
+        fit(tiny.with_("train", devices=99), tmp_path / "run")
+
+
+def test_runs_outside_the_main_thread(tmp_path):
+    """Where signal handlers cannot be set."""
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(fit(SHORT, tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert outcomes[0].finished
+
+
+def test_a_cut_last_line_of_the_log_is_dropped(tmp_path):
+    fit(SHORT, tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    whole = read_metrics(tmp_path)
+    path.write_text(path.read_text() + '{"kind": "train", "st')
+    assert read_metrics(tmp_path) == whole
+
+
+@dataclass(frozen=True)
+class Duel(Method):
+    """Two phases: `critic` climbs where `player` descends, on one number each."""
+
+    def init(self, key, views):
+        return {"player": jnp.array(1.0), "critic": jnp.array(0.0)}, {"calls": jnp.zeros([])}
+
+    def game(self, sign, params, memory, views, key, step):
+        value = sign * (params["player"] * (params["critic"] - 2.0))
+        return value, Aux({"calls": memory["calls"] + 1}, {})
+
+    @property
+    def phases(self):
+        from functools import partial
+
+        return (
+            Phase("critic", partial(self.game, -1.0), ("critic",), repeat=2),
+            Phase("player", partial(self.game, 1.0), ("player",)),
+        )
+
+    def after_step(self, params, memory, step):
+        return memory | {"ended": params["player"]} if "ended" in memory else memory
+
+
+def test_phases_train_their_own_groups_in_turn():
+    trainer = Trainer(
+        Duel(tiny.experiment.method.augment), SGD(lr=0.1, scaling="none", momentum=0.0,
+        weight_decay=0.0, epochs=10, warmup_epochs=0, final=1.0), Probe(), 4, 5, 0,
+    )  # fmt: skip
+    batch = {"image": jnp.zeros((4, 8, 8, 1), jnp.uint8), "label": jnp.full(4, -1)}
+    state = jax.jit(trainer.step)(trainer.init(0, batch), batch)
+    critic = 0.0 + 2 * 0.1 * 1.0  # two ascents along player = 1
+    player = 1.0 - 0.1 * (critic - 2.0)
+    np.testing.assert_allclose(state.params["critic"], critic, rtol=1e-6)
+    np.testing.assert_allclose(state.params["player"], player, rtol=1e-6)
+    assert int(state.memory["calls"]) == 3
+    assert {"loss", "loss_critic", "loss_player"} <= set(state.totals)
+
+
+def test_average_follows_the_weights():
+    optim = replace(tiny.experiment.optim, average=0.9)
+    trainer = Trainer(tiny.experiment.method, optim, Probe(), 8, 5, 10)
+    batch = {"image": jnp.zeros((8, 8, 8, 1), jnp.uint8).at[::2].set(200),
+             "label": jnp.arange(8), "index": jnp.arange(8)}  # fmt: skip
+    state = jax.jit(trainer.init, static_argnums=0)(0, batch)
+    step = jax.jit(trainer.step)
+    kernel = lambda tree: tree["projector"]["linear_out"]["kernel"]
+    expected = kernel(state.params)
+    for _ in range(3):
+        state = step(state, batch)
+        expected = 0.9 * expected + 0.1 * kernel(state.params)
+    np.testing.assert_allclose(kernel(state.average), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_probe_learns_and_skips_rows_without_label():
+    config = Probe(lr=0.1)
+    features = jnp.array(np.random.default_rng(0).normal(size=(32, 1, 4)), jnp.float32)
+    labels = (features[:, 0, 0] > 0).astype(jnp.int32)
+    probe = init_probe(config, 4, 2)
+    for _ in range(100):
+        probe, metrics = train_probe(config, probe, features, labels)
+    assert metrics["probe_accuracy"] > 0.95
+    still, nothing = train_probe(config, init_probe(config, 4, 2), features, jnp.full(32, -1))
+    assert float(nothing["probe_loss"]) == 0.0
+    assert (still.params["kernel"] == 0).all()
+
+
+def test_the_probe_leaves_the_encoder_alone(tmp_path):
+    """With and without it the parameters are the same bits."""
+    fit(SHORT, tmp_path / "with")
+    fit(replace(SHORT, probe=Probe(linear=False, neighbours=5)), tmp_path / "without")
+    one, two = (load(tmp_path / name).state.params for name in ("with", "without"))
+    assert tiny.same_bits(one, two)
+
+
+def test_plain_lines_tell_the_time_left(capsys):
+    display = Display(total=100, step=0)
+    display.show(50, {"loss": 1.5, "images_per_s": 1234.0})
+    display.close()
+    assert "step 50/100  images/s 1234  loss 1.5  left 0:00" in capsys.readouterr().err
+    assert [duration(s) for s in (5, 65, 3605)] == ["0:05", "1:05", "1:00:05"]
+
+
+def test_config_and_versions_are_kept(tmp_path):
+    fit(SHORT, tmp_path)
+    assert json.loads((tmp_path / "versions.json").read_text())["jax"] == jax.__version__
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["method"]["class"] == "jaxcl.methods.simclr.SimCLR"

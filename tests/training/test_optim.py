@@ -1,0 +1,118 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from golden import A, B, C
+
+from jaxcl.errors import UserError
+from jaxcl.training import LARC, LARS, SGD, AdamW
+
+
+def walk(optim, params, grads, rates):
+    """Parameters after one update per gradient, at the given learning rates."""
+    schedule = lambda step: jnp.array(rates)[step]
+    transform = optim.transform(schedule)
+    state = transform.init(params)
+    for g in grads:
+        updates, state = transform.update(g, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def test_lars_golden_row():  # google-research/simclr's class run on the same numbers
+    optim = LARS(weight_decay=1e-4, momentum=0.9, trust=0.001)
+    w = walk(optim, jnp.array(A[:2]), [jnp.array(B[:2]), jnp.array(C[:2])], [4.8, 4.8])
+    np.testing.assert_allclose([w[0, 0], w[1, 1]], [-0.008742, 0.861386], atol=1e-6)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_lars_by_hand_while_the_rate_changes(inside):
+    w, v, rates = A[:2].copy(), np.zeros((2, 5)), [0.5, 2.0, 1.0]
+    for g, rate in zip([B[:2], C[:2], A[:2]], rates, strict=True):
+        g = g + 0.01 * w
+        step = 0.001 * np.linalg.norm(w) / np.linalg.norm(g) * g
+        v = 0.9 * v + (rate * step if inside else step)
+        w = w - (v if inside else rate * v)
+    optim = LARS(weight_decay=0.01, lr_inside=inside)
+    grads = [jnp.array(g) for g in (B[:2], C[:2], A[:2])]
+    np.testing.assert_allclose(walk(optim, jnp.array(A[:2]), grads, rates), w, rtol=1e-5)
+
+
+def test_lars_leaves_biases_alone():
+    """A vector takes a plain momentum step: no decay, no adaptation."""
+    bias, gradient = jnp.array([1.0, -2.0]), jnp.array([0.3, 0.4])
+    moved = walk(LARS(weight_decay=0.5), {"bias": bias}, [{"bias": gradient}], [0.1])
+    np.testing.assert_allclose(moved["bias"], bias - 0.1 * gradient, rtol=1e-6)
+
+
+def test_lars_ignores_the_scale_of_the_gradient_and_stays_finite_at_zero():
+    w, g = jnp.array(A[:2]), jnp.array(B[:2])
+    optim = LARS(weight_decay=0.0)
+    np.testing.assert_allclose(
+        walk(optim, w, [10 * g], [1.0]), walk(optim, w, [g], [1.0]), rtol=1e-5
+    )
+    np.testing.assert_allclose(walk(optim, 0 * w, [g], [1.0]), -g, rtol=1e-6)
+    np.testing.assert_array_equal(walk(optim, w, [0 * g], [1.0]), w)
+
+
+def test_larc_by_hand():
+    """The adapted rate never exceeds the learning rate, which scales the momentum."""
+    w, v = A[:2].copy(), np.zeros((2, 5))
+    rates, grads = [0.4, 0.001, 0.4], [B[:2], 0.01 * C[:2], A[:2]]
+    for g, rate in zip(grads, rates, strict=True):
+        norm = np.linalg.norm(w)
+        ratio = 0.02 * norm / (np.linalg.norm(g) + 1e-3 * norm + 1e-8)
+        v = 0.9 * v + (g + 1e-3 * w) * min(ratio / rate, 1.0)
+        w = w - rate * v
+    moved = walk(LARC(weight_decay=1e-3), jnp.array(A[:2]), [jnp.array(g) for g in grads], rates)
+    np.testing.assert_allclose(moved, w, rtol=1e-5)
+
+
+def test_sgd_couples_decay_and_adamw_does_not():
+    w, g = jnp.array(A[:2]), jnp.array(B[:2])
+    moved = walk(SGD(weight_decay=0.1, momentum=0.5), w, [g, g], [0.2, 0.2])
+    by_hand, v = np.array(w), 0
+    for _ in range(2):
+        v = 0.5 * v + g + 0.1 * by_hand
+        by_hand = by_hand - 0.2 * v
+    np.testing.assert_allclose(moved, by_hand, rtol=1e-5)
+    adam = walk(AdamW(weight_decay=0.1, eps=0.0), w, [g], [0.2])
+    np.testing.assert_allclose(adam, w - 0.2 * (np.sign(g) + 0.1 * w), rtol=1e-5)
+
+
+@pytest.mark.parametrize("optim", [SGD(), AdamW(), LARS()])
+def test_decay_leaves_vectors_out_unless_asked(optim):
+    from dataclasses import replace
+
+    optim = replace(optim, weight_decay=0.5)
+    vector, still = {"scale": jnp.ones(3)}, {"scale": jnp.zeros(3)}
+    np.testing.assert_array_equal(walk(optim, vector, [still], [0.1])["scale"], 1.0)
+    assert (walk(replace(optim, decay_all=True), vector, [still], [0.1])["scale"] < 1).all()
+
+
+def test_clip_bounds_the_global_norm():
+    grads = {"a": jnp.full(4, 3.0), "b": jnp.full((2, 2), 4.0)}  # norm 10
+    params = jax.tree.map(jnp.zeros_like, grads)
+    moved = walk(SGD(weight_decay=0.0, clip=1.0), params, [grads], [1.0])
+    np.testing.assert_allclose(optax.tree.norm(moved), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(moved["a"], -0.3, rtol=1e-5)
+
+
+def test_schedule_warms_up_from_zero_and_ends_at_its_floor():
+    optim = LARS(lr=0.3, epochs=10, warmup_epochs=2, final=0.1)
+    rate = optim.schedule(batch_size=512, steps_per_epoch=5)
+    peak = 0.6
+    np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0.0, peak / 2, peak], rtol=1e-6)
+    middle = peak * (0.1 + 0.9 * 0.5)
+    np.testing.assert_allclose([rate(30), rate(50)], [middle, 0.1 * peak], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("scaling", "lr"), [("linear", 0.3), ("sqrt", 0.075)])
+def test_both_scalings_give_the_same_peak_at_4096(scaling, lr):  # 4.8, core recipe of SimCLR
+    assert LARS(lr=lr, scaling=scaling).peak(4096) == pytest.approx(4.8)
+
+
+def test_warmup_longer_than_the_run_is_refused():
+    with pytest.raises(UserError, match=r"optim.warmup_epochs=10 .* optim.epochs=5"):
+        LARS(epochs=5).schedule(256, 10)
