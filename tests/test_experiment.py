@@ -87,7 +87,7 @@ def test_reading_a_config_runs_nothing_else(name):
 
 
 def test_a_field_of_another_version_is_told():
-    with pytest.raises(UserError, match="of this version cannot be made from it.*'colour'"):
+    with pytest.raises(UserError, match=r"of this version cannot be made from it.*'colour'"):
         from_json({"class": "jaxcl.data.digits.Digits", "colour": 3})
 
 

@@ -82,7 +82,7 @@ def test_one_flipped_bit_is_noticed(saved):
     assert "checkpoint 4 is damaged" in told[0]
 
 
-# orbax leaves readers of the other arrays unfinished when one fails, and they say so when collected.
+# When one array cannot be read, orbax leaves its readers of the others unfinished.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_none_whole_is_an_error(saved):
     for step in (2, 3, 4):
