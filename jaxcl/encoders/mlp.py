@@ -45,6 +45,7 @@ class MLP(nn.Module):
     out_bias: bool = False
     """Bias in the last layer."""
     activation: Literal["relu", "gelu"] = "relu"
+    """After each hidden layer and its norm."""
     kernel_init: Literal["lecun", "normal_0.01", "trunc_normal_0.02", "torch"] = "lecun"
     """Distribution of the kernels at the start."""
     groups: int = 1

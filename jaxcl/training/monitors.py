@@ -9,7 +9,7 @@ from jaxcl.typing import Metrics
 SAMPLE = 512
 """Rows of a batch that the monitors look at, so that their cost stays small in large batches."""
 
-COLLAPSED = 0.02
+COLLAPSED = 0.1
 """A feature spread below this share of an even one is told as a collapse."""
 
 

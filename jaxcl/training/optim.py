@@ -93,7 +93,9 @@ class LARS(Optim):
     """
 
     weight_decay: float = 1e-6
+    """Strength of the decay."""
     momentum: float = 0.9
+    """Share of the last update that is kept."""
     trust: float = 0.001
     """Step length as a share of the weight norm."""
     lr_inside: bool = True
@@ -119,6 +121,7 @@ class LARC(Optim):
     """
 
     momentum: float = 0.9
+    """Share of the last update that is kept."""
     trust: float = 0.02
     """Step length as a share of the weight norm."""
 
@@ -136,7 +139,9 @@ class SGD(Optim):
     """Momentum SGD; weight decay enters the gradient before the momentum, as in PyTorch."""
 
     momentum: float = 0.9
+    """Share of the last update that is kept."""
     nesterov: bool = False
+    """Look ahead by the momentum."""
 
     def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         return optax.chain(
@@ -150,10 +155,15 @@ class AdamW(Optim):
     """Adam with decoupled weight decay."""
 
     lr: float = 5e-4
+    """Base learning rate, before scaling."""
     weight_decay: float = 0.05
+    """Strength of the decay."""
     b1: float = 0.9
+    """Share of the gradients' mean that is kept."""
     b2: float = 0.999
+    """Share of their mean square that is kept."""
     eps: float = 1e-8
+    """Added to the root of the mean square."""
 
     def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
         return optax.adamw(
