@@ -34,7 +34,7 @@ def test_help_lists_every_field_with_meaning_and_default(capsys):
     assert leaves(train, [DIGITS, "--help"]) == 0
     told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for option, meaning, default in [
-        ("--method.temperature FLOAT", "Scale of the similarities", "0.2"),
+        ("--method.temperature FLOAT", "Scale of the similarities", "0.5"),
         ("--data PATH|tfds:NAME|digits, --data.source", "Images: digits", "digits"),
         ("--optim.weight-decay FLOAT", "Strength of the decay", "0.0001"),
         ("--method.augment.views.0.ops.0.degrees", "turn", "20.0"),

@@ -73,14 +73,18 @@ def test_no_image_moves_between_devices(monkeypatch, tmp_path):
 
     monkeypatch.setattr(loop, "_Run", Recording)
     # Batch 256: a device's share of one view is 32 x 16 x 16 x 3 numbers, the largest kernel less.
-    data = Data(photos(256), batch_size=256)
-    experiment = replace(EXPERIMENT, data=data, optim=replace(EXPERIMENT.optim, epochs=3))
-    fit(experiment, tmp_path / "run")
+    data = Data(photos(300), batch_size=256)
+    experiment = replace(
+        EXPERIMENT,
+        data=data,
+        optim=replace(EXPERIMENT.optim, epochs=3),
+        train=replace(EXPERIMENT.train, devices=8),
+    )
+    state = fit(experiment, tmp_path / "run").state
     sizes = collective_sizes(texts[0])
     gathered = [size for kind, size in sizes if kind == "all-gather"]
     assert max(gathered) == 2 * 256 * 32  # both views' embeddings, whole batch
-    encoder = fit(experiment, tmp_path / "run").state.params["encoder"]
-    gradients = sum(leaf.size for leaf in jax.tree.leaves(encoder))
+    gradients = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert all(size <= gradients for _, size in sizes)
     pictures = {32 * 16 * 16 * 3, 256 * 16 * 16 * 3, 2 * 32 * 16 * 16 * 3, 2 * 256 * 16 * 16 * 3}
     assert not {size for _, size in sizes} & pictures

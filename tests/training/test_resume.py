@@ -91,7 +91,8 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(straight, tmp_path, road, how):
         time.sleep(chance.uniform(0, 0.1))
         process.send_signal(how)
         _, told = process.communicate(timeout=300)
-        assert process.returncode in (0, -9 if how == signal.SIGKILL else 130), told
+        # Stopped in training, finished before the signal, or ended by it right after training.
+        assert process.returncode in (130, 0, -how), told
     process = worker(run, road)
     _, told = process.communicate(timeout=300)
     assert process.returncode == 0, told
