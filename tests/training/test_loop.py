@@ -61,7 +61,7 @@ def test_collapse_is_told(tmp_path, capsys):
         replace(tiny.experiment, method=changed(Attracting), optim=optim), tmp_path / "run", capsys
     )
     assert "collapse: at step" in told
-    assert "collapse" not in run_and_read(SHORT, tmp_path / "well", capsys)
+    assert "collapse: at step" not in run_and_read(SHORT, tmp_path / "well", capsys)
 
 
 def run_and_read(experiment, run, capsys):

@@ -76,10 +76,6 @@ def in_process(tmp_path_factory):
     ("road", "how"),
     [
         ("resident", signal.SIGTERM),
-        ("streamed", signal.SIGTERM),
-        ("resident", signal.SIGINT),
-        ("resident", signal.SIGKILL),
-        ("streamed", signal.SIGKILL),
     ],
 )
 def test_stopped_anywhere_it_goes_on_bit_for_bit(straight, tmp_path, road, how):
