@@ -1,6 +1,7 @@
 """SimCLR on scikit-learn's handwritten digits: what `make demo` runs.
 
-2 cores, 4 minutes with evaluation: 95.3 % with 10 labels a class (raw pixels 91.6, untrained 86.0), kNN 96.2 %.
+2 cores, 4 minutes with evaluation: 95.3 % with 10 labels a class (raw pixels 91.6, untrained
+86.0), kNN 96.2 % (98.0, 94.2).
 
 python train.py configs/simclr_digits.py
 """
