@@ -3,7 +3,7 @@
 2 cores, 4 minutes with evaluation: 95.3 % with 10 labels a class (raw pixels 91.6, untrained
 86.0), kNN 96.2 % (98.0, 94.2).
 
-python train.py configs/simclr_digits.py
+    python train.py configs/simclr_digits.py
 """
 
 from jaxcl import Experiment, Train
