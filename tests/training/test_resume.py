@@ -76,12 +76,15 @@ def in_process(tmp_path_factory):
     ("road", "how"),
     [
         ("resident", signal.SIGTERM),
+        ("resident", signal.SIGKILL),
+        ("streamed", signal.SIGINT),
+        ("streamed", signal.SIGKILL),
     ],
 )
 def test_stopped_anywhere_it_goes_on_bit_for_bit(straight, tmp_path, road, how):
-    """Signals at random moments of three starts, checkpoint writes among them; then to the end."""
+    """Signals at random moments of two starts, checkpoint writes among them; then to the end."""
     run, chance = tmp_path / "run", random.Random(f"{road} {how}")
-    for _ in range(3):
+    for _ in range(2):
         process = worker(run, road)
         wait_until_training(run, process)
         time.sleep(chance.uniform(0, 0.1))
@@ -95,6 +98,34 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(straight, tmp_path, road, how):
     rows, state = straight[road]
     assert tiny.untimed(read_metrics(run)) == rows
     assert tiny.same_bits(load(run).state, state)
+
+
+def test_killed_while_a_checkpoint_is_written(straight, tmp_path):
+    """The kill comes as soon as the unfinished folder of the next checkpoint is seen."""
+    run = tmp_path / "run"
+    for _ in range(2):
+        process = worker(run, "resident")
+        seen = wait_for_unfinished_checkpoint(run, process)
+        process.kill()
+        process.communicate(timeout=300)
+        assert seen
+    process = worker(run, "resident")
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    rows, state = straight["resident"]
+    assert tiny.untimed(read_metrics(run)) == rows
+    assert tiny.same_bits(load(run).state, state)
+
+
+def wait_for_unfinished_checkpoint(run, process):
+    """Whether the process was seen to write a checkpoint beyond those that were there."""
+    folder = run / "checkpoints"
+    known = {path.name for path in folder.glob("*")}
+    while process.poll() is None:
+        if any(path.name not in known and "tmp" in path.name for path in folder.glob("*")):
+            return True
+        time.sleep(0.001)
+    return False
 
 
 def wait_until_training(run, process):
