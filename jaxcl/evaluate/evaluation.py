@@ -18,6 +18,7 @@ from jaxcl.evaluate.geometry import (
 )
 from jaxcl.evaluate.knn import knn_accuracy
 from jaxcl.evaluate.linear import logistic_probe, sgd_probe
+from jaxcl.evaluate.subsets import at_most
 from jaxcl.typing import Float, Int, NumpyArray
 
 
@@ -170,7 +171,7 @@ def _accuracies(
     scalars["knn"] = float(
         knn_accuracy(*data, classes=classes, k=knn_k, temperature=temperature),
     )
-    rows = _at_most(lbfgs_rows, len(train_x), seed)
+    rows = at_most(lbfgs_rows, len(train_x), seed=seed)
     if len(rows) < len(train_x):
         notes.append(
             f"The L-BFGS probe was fitted on {len(rows)} of {len(train_x)} training rows "
@@ -195,7 +196,7 @@ def _accuracies(
 def _geometry(
     scalars: dict[str, float], notes: list[str], x: NumpyArray, most: int, seed: int
 ) -> None:
-    rows = _at_most(most, len(x), seed)
+    rows = at_most(most, len(x), seed=seed)
     if len(rows) < len(x):
         notes.append(
             f"The geometry was measured on {len(rows)} of {len(x)} test rows "
@@ -207,9 +208,3 @@ def _geometry(
     scalars["feature_std"] = float(feature_std(sample))
     scalars["effective_rank"] = float(effective_rank(sample))
     scalars["top_singular_share"] = float(top_singular_share(sample))
-
-
-def _at_most(most: int, rows: int, seed: int) -> NumpyArray:
-    if rows <= most:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))

@@ -26,6 +26,13 @@ def balanced_subset(
     return np.sort(np.concatenate(chosen))
 
 
+def at_most(most: int, rows: int, *, seed: int = 0) -> Int[NumpyArray, "s"]:
+    """Ascending indices of `most` random ones of `rows` rows, or of all where there are fewer."""
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
 def balanced_split(
     labels: Int[NumpyArray, "n"], *, share: float = 0.2, seed: int = 0
 ) -> tuple[Int[NumpyArray, "f"], Int[NumpyArray, "h"]]:

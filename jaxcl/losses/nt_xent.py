@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcl.similarity import logsumexp_pairs, max_pairs, unit_rows
+from jaxcl.similarity import logsumexp_among, max_pairs, unit_rows
 from jaxcl.typing import Array, Float
 
 
@@ -63,7 +63,7 @@ def nt_xent_with_accuracy(
     z = z.reshape(-1, z.shape[-1])  # [2n, d]
     example = jnp.arange(len(z)) // 2
     scale = 1 / temperature
-    negatives = logsumexp_pairs(z, z, scale=scale, q_ids=example, k_ids=example)  # [2n]
+    negatives = logsumexp_among(z, scale=scale, ids=example)  # [2n]
     hardest = max_pairs(z, z, scale=scale, q_ids=example, k_ids=example)
     loss = jnp.mean(jnp.logaddexp(own, negatives) - own)
     if reduction == "official":

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcl.methods import Aux, Batch, Method, Phase
+from jaxcl.methods.slow import follow
 from jaxcl.training.monitors import monitors
 from jaxcl.training.optim import Optim
 from jaxcl.training.probe import LinearProbe, Probe, init_probe, train_probe
@@ -76,8 +77,7 @@ class Trainer:
         state = state._replace(memory=memory, step=state.step + 1)
         metrics |= aux.metrics | monitors(aux)
         if self.optim.average:
-            keep = self.optim.average
-            average = optax.incremental_update(state.params, state.average, 1 - keep)
+            average = follow(state.average, state.params, self.optim.average)
             state = state._replace(average=average)
         if isinstance(state.probe, LinearProbe) and aux.features is not None:
             probe, seen = train_probe(self.probe, state.probe, aux.features, batch["label"])

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from jaxcl.errors import UserError
-from jaxcl.evaluate import logistic_probe, sgd_probe
+from jaxcl.evaluate import linear, logistic_probe, sgd_probe
 
 
 @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
@@ -72,6 +72,20 @@ def test_sgd_head_is_chosen_without_the_test_rows(digits):
     fooled = sgd_probe(train_x, train_y, test_x, wrong, **options)
     assert (fooled.lr, fooled.wd) == (0.1, 0.0)
     np.testing.assert_array_equal(fooled.predictions, probe.predictions)
+
+
+def test_the_search_can_be_kept_to_some_rows(digits, monkeypatch):
+    seen = []
+    train_heads = linear._train_heads
+
+    def counted(train_x, *rest, **options):
+        seen.append(len(train_x))
+        return train_heads(train_x, *rest, **options)
+
+    monkeypatch.setattr(linear, "_train_heads", counted)
+    probe = sgd_probe(*digits[:4], epochs=20, search_rows=300)
+    assert seen == [300, len(digits.train_x)]
+    assert probe.accuracy > 90
 
 
 def test_heads_do_not_disturb_each_other(digits):

@@ -1,54 +1,231 @@
+"""Reductions over pairs: every body and transport against loops in float64."""
+
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl.similarity import logsumexp_pairs, max_pairs, unit_rows
+from jaxcl.scale import data_mesh
+from jaxcl.similarity import (
+    logsumexp_among,
+    logsumexp_both,
+    logsumexp_pairs,
+    max_pairs,
+    pairs,
+    softplus_pairs,
+)
 
+N, M, D = 11, 13, 4
 RNG = np.random.default_rng(0)
-Q, K = RNG.normal(size=(5, 3)), RNG.normal(size=(7, 3))
+Q, K = RNG.normal(size=(N, D)), RNG.normal(size=(M, D))
+Q_IDS, K_IDS = RNG.integers(0, 6, N), RNG.integers(0, 6, M)
+Q_BIAS, K_BIAS = RNG.normal(size=N), RNG.normal(size=M)
+Q_BIAS[2] = K_BIAS[3] = K_BIAS[12] = -np.inf
+WEIGHTS = RNG.normal(size=M)
+SCALES = {"small": 1.5, "large": 30.0}  # one exponential a pair is enough; it is not
 
 
-def test_sums_over_keys_with_another_id():
-    q_ids, k_ids = np.array([0, 1, 2, 3, 4]), np.array([0, 0, 1, 9, 9, 2, 2])
-    value = logsumexp_pairs(jnp.array(Q), jnp.array(K), scale=3.0, q_ids=q_ids, k_ids=k_ids)
-    largest = max_pairs(jnp.array(Q), jnp.array(K), scale=3.0, q_ids=q_ids, k_ids=k_ids)
-    for i in range(5):
-        seen = [3.0 * Q[i] @ K[j] for j in range(7) if q_ids[i] != k_ids[j]]
-        np.testing.assert_allclose(value[i], np.log(np.sum(np.exp(seen))), rtol=1e-5)
-        np.testing.assert_allclose(largest[i], np.max(seen), rtol=1e-5)
+def seen(q, k, scale, bias, q_ids, k_ids):
+    """The logits of each query, of the keys that it sees."""
+    for i in range(len(q)):
+        keys = [j for j in range(len(k)) if q_ids[i] != k_ids[j] and np.isfinite(bias[j])]
+        yield np.array([scale * q[i] @ k[j] + bias[j] for j in keys])
 
 
-def test_without_ids_every_key_counts():
-    value = logsumexp_pairs(jnp.array(Q), jnp.array(K))
-    np.testing.assert_allclose(value, np.log(np.exp(Q @ K.T).sum(1)), rtol=1e-5)
+def lse(*arguments):
+    logits = list(seen(*arguments))
+    return np.array([x.max() + np.log(np.exp(x - x.max()).sum()) for x in logits])
 
 
-def test_a_query_that_sees_nothing_has_finite_value_and_gradient():
-    ids = jnp.zeros(3, jnp.int32)
-    x = jnp.array(Q[:3])
+def softplus(*arguments):
+    return np.array([np.logaddexp(0, x).sum() for x in seen(*arguments)])
+
+
+# By name: numbers that are differentiated, the library's function of them, and the loop's. Each is
+# a weighted sum of what the reduction returns, so that every row has a gradient of its own.
+CASES = {
+    "pairs": (
+        (Q, K, K_BIAS),
+        lambda scale, q, k, bias, **how: (
+            WEIGHTS[:N]
+            @ logsumexp_pairs(q, k, scale=scale, q_ids=Q_IDS, k_ids=K_IDS, bias=bias, **how)
+        ),
+        lambda scale, q, k, bias: WEIGHTS[:N] @ lse(q, k, scale, bias, Q_IDS, K_IDS),
+    ),
+    "both": (
+        (Q, K, Q_BIAS, K_BIAS),
+        lambda scale, q, k, b, c, **how: sum(
+            WEIGHTS[: len(x)] @ x
+            for x in logsumexp_both(
+                q, k, scale=scale, q_ids=Q_IDS, k_ids=K_IDS, q_bias=b, k_bias=c, **how
+            )
+        ),
+        lambda scale, q, k, b, c: (
+            WEIGHTS[:N] @ lse(q, k, scale, c, Q_IDS, K_IDS)
+            + WEIGHTS @ lse(k, q, scale, b, K_IDS, Q_IDS)
+        ),
+    ),
+    "among": (
+        (K, K_BIAS),
+        lambda scale, z, b, **how: (
+            WEIGHTS @ logsumexp_among(z, scale=scale, ids=K_IDS, bias=b, **how)
+        ),
+        lambda scale, z, b: WEIGHTS @ lse(z, z, scale, b, K_IDS, K_IDS),
+    ),
+    "softplus": (
+        (Q, K, K_BIAS),
+        lambda scale, q, k, bias, **how: (
+            WEIGHTS[:N]
+            @ softplus_pairs(q, k, scale=scale, q_ids=Q_IDS, k_ids=K_IDS, bias=bias, **how)
+        ),
+        lambda scale, q, k, bias: WEIGHTS[:N] @ softplus(q, k, scale, bias, Q_IDS, K_IDS),
+    ),
+}
+
+
+def differences(function, arguments, step=1e-5):
+    """Gradient of each argument by central differences; 0 where it is infinite."""
+    found = []
+    for number, x in enumerate(arguments):
+        slope = np.zeros(np.shape(x))
+        for place in np.ndindex(np.shape(x)):
+            if not np.isfinite(np.asarray(x)[place]):
+                continue
+            values = []
+            for sign in (step, -step):
+                moved = np.array(x, np.float64)
+                moved[place] += sign
+                values.append(function(*arguments[:number], moved, *arguments[number + 1 :]))
+            slope[place] = (values[0] - values[1]) / (2 * step)
+        found.append(slope)
+    return found
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    """Values and gradients by hand, per case and size of the logits."""
+    return {
+        (name, size): (by_hand(scale, *args), differences(by_hand, (scale, *args)))
+        for name, (args, _, by_hand) in CASES.items()
+        for size, scale in SCALES.items()
+    }
+
+
+def compare(oracle, name, **how):
+    """The library's value and gradients, compiled once, against the oracle at both sizes."""
+    args, function, _ = CASES[name]
+    numbers = tuple(range(len(args) + 1))
+    compiled = jax.jit(jax.value_and_grad(partial(function, **how), argnums=numbers))
+    for size, scale in SCALES.items():
+        value, gradients = compiled(jnp.float32(scale), *(jnp.array(x, jnp.float32) for x in args))
+        expected, slopes = oracle[name, size]
+        np.testing.assert_allclose(value, expected, rtol=2e-6, atol=1e-5)
+        for gradient, slope in zip(gradients, slopes, strict=True):
+            largest = np.abs(slope).max()
+            np.testing.assert_allclose(gradient, slope, rtol=0, atol=2e-5 * largest + 1e-6)
+
+
+@pytest.mark.parametrize("body", ["dense", "blocked"])
+@pytest.mark.parametrize("name", CASES)
+def test_bodies_match_the_equation(monkeypatch, oracle, name, body):
+    monkeypatch.setitem(pairs.TILE, "cpu", 4)  # 11 and 13 rows: tiles that do not divide them
+    compare(oracle, name, body=body)
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("transport", ["gather", "ring"])
+@pytest.mark.parametrize("name", CASES)
+def test_transports_match_the_equation(monkeypatch, oracle, name, transport, devices):
+    """11 and 13 rows, which no number of devices divides."""
+    monkeypatch.setitem(pairs.TILE, "cpu", 4)
+    with jax.set_mesh(data_mesh(devices)):
+        compare(oracle, name, body="blocked", transport=transport)
+
+
+def test_plain_use_needs_neither_ids_nor_bias(monkeypatch):
+    monkeypatch.setitem(pairs.TILE, "cpu", 4)
+    for body in ("dense", "blocked"):
+        value = logsumexp_pairs(jnp.array(Q), jnp.array(K), body=body)
+        np.testing.assert_allclose(value, np.log(np.exp(Q @ K.T).sum(1)), rtol=1e-5)
+        among = logsumexp_among(jnp.array(Q), body=body)
+        others = np.exp(Q @ Q.T) * (1 - np.eye(N))
+        np.testing.assert_allclose(among, np.log(others.sum(1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("body", ["dense", "blocked"])
+def test_largest_logit(monkeypatch, body):
+    monkeypatch.setitem(pairs.TILE, "cpu", 4)
+    arguments = {"q_ids": Q_IDS, "k_ids": K_IDS, "bias": K_BIAS, "body": body}
+    value = max_pairs(jnp.array(Q), jnp.array(K), scale=3.0, **arguments)
+    expected = [x.max() for x in seen(Q, K, 3.0, K_BIAS, Q_IDS, K_IDS)]
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    z, ids = jnp.array(K), jnp.array(K_IDS)
+    own = max_pairs(z, z, scale=3.0, q_ids=ids, k_ids=ids, bias=K_BIAS, body=body)
+    expected = [x.max() for x in seen(K, K, 3.0, K_BIAS, K_IDS, K_IDS)]
+    np.testing.assert_allclose(own, expected, rtol=1e-5)
+
+
+def test_largest_logit_over_devices(monkeypatch):
+    monkeypatch.setitem(pairs.TILE, "cpu", 4)
+    expected = (Q @ K.T).max(1)
+    with jax.set_mesh(data_mesh(8)):
+        for transport in ("gather", "ring"):
+            run = jax.jit(partial(max_pairs, body="blocked", transport=transport))
+            np.testing.assert_allclose(run(jnp.array(Q), jnp.array(K)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("body", ["dense", "blocked"])
+@pytest.mark.parametrize("scale", SCALES.values())
+def test_a_row_that_sees_nothing_has_finite_value_and_no_gradient(body, scale):
+    ids = jnp.array([0, 0, 0, 1])  # three rows see the last, which sees all; then nobody any
+    x = jnp.array(Q[:4], jnp.float32)
+    total = jax.value_and_grad(
+        lambda x, ids: logsumexp_among(x, scale=scale, ids=ids, body=body).sum()
+    )
+    assert np.isfinite(total(x, ids)[1]).all()
+    value, gradient = total(x, jnp.zeros(4, jnp.int32))
+    assert value < -1e9
+    np.testing.assert_array_equal(gradient, 0)
+    hidden = jnp.full(4, -jnp.inf)
     value, gradient = jax.value_and_grad(
-        lambda x: logsumexp_pairs(x, x, q_ids=ids, k_ids=ids).sum()
+        lambda x: logsumexp_pairs(x, x, scale=scale, bias=hidden, body=body).sum()
     )(x)
-    assert np.isfinite(value)
-    assert np.isfinite(gradient).all()
+    assert value < -1e9
+    np.testing.assert_array_equal(gradient, 0)
 
 
-def test_half_precision_rows_are_summed_in_float32():
-    q = jnp.array(Q, jnp.bfloat16)
-    assert logsumexp_pairs(q, q).dtype == jnp.float32
+@pytest.mark.parametrize("body", ["dense", "blocked"])
+def test_half_precision_rows_are_summed_in_float32(body):
+    q, k = jnp.array(Q, jnp.bfloat16), jnp.array(K, jnp.bfloat16)
+    value, gradient = jax.value_and_grad(
+        lambda q: logsumexp_pairs(q, k, scale=2.0, body=body).sum()
+    )(q)
+    exact = jax.value_and_grad(lambda q: logsumexp_pairs(q, k, scale=2.0).sum())
+    expected, slope = exact(q.astype(jnp.float32))
+    assert value.dtype == jnp.float32
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    # The weights of the keys are rounded to 8 bits before they meet the keys.
+    np.testing.assert_allclose(gradient.astype(jnp.float32), slope, atol=2e-2)
 
 
-def test_one_set_of_ids_alone_is_refused():
+def test_memory_grows_with_the_rows_and_not_with_the_pairs():
+    """Read from the compiler: at 16,384 rows 1 / 50 of the whole matrix and its gradient."""
+
+    def temporaries(rows, body):
+        z = jax.ShapeDtypeStruct((rows, 128), jnp.float32)
+        loss = jax.grad(lambda z: logsumexp_among(z, scale=10.0, body=body).mean())
+        return jax.jit(loss).lower(z).compile().memory_analysis().temp_size_in_bytes
+
+    blocked = [temporaries(rows, "blocked") for rows in (16_384, 131_072)]
+    assert blocked[0] < temporaries(16_384, "dense") / 50
+    assert blocked[1] < 2**28
+
+
+def test_wrong_arguments():
     with pytest.raises(ValueError, match="together"):
-        logsumexp_pairs(jnp.array(Q), jnp.array(K), q_ids=jnp.arange(5))
-
-
-def test_unit_rows_have_length_one_and_zero_rows_stay_zero():
-    x = jnp.array([[3.0, 4.0], [0.0, 0.0], [-1e-3, 0.0]])
-    expected = [[0.6, 0.8], [0.0, 0.0], [-1.0, 0.0]]
-    np.testing.assert_allclose(unit_rows(x), expected, rtol=1e-6)
-    gradient = jax.grad(lambda x: unit_rows(x).sum())(x)
-    assert np.isfinite(gradient).all()
-    # The gradient at [3, 4] is orthogonal to the row: its length does not matter.
-    np.testing.assert_allclose(gradient[0] @ x[0], 0.0, atol=1e-6)
+        logsumexp_pairs(jnp.array(Q), jnp.array(K), q_ids=jnp.arange(N))
+    with pytest.raises(ValueError, match=r"\[n, d\].*\(11, 4\) and \(13, 3\)"):
+        logsumexp_pairs(jnp.array(Q), jnp.array(K)[:, :3])

@@ -1,0 +1,149 @@
+"""Log-sum-exp over pairs, tile by tile, and its gradient.
+
+    rows     R_i = log sum_j exp(s_ij + b_j)        s_ij = scale * q_i . k_j
+    columns  C_j = log sum_i exp(s_ij + b_i)
+
+Only R and C are kept for the backward pass, which makes the tiles again. With g and h the incoming
+gradients of R and C, all outgoing ones follow from one matrix,
+
+    G_ij = g_i exp(s_ij + b_j - R_i) + h_j exp(s_ij + b_i - C_j)
+
+    dq = scale G k,    dk = scale G' q,    dscale = sum_ij G_ij q_i . k_j
+
+Where no logit can leave +-40 (a sum of exponentials then neither over- nor underflows), one
+exponential for each pair serves rows, columns and both terms of G; elsewhere each has its own.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxcl.similarity.reduction import Gradients, Reduction, Sums, Wanted
+from jaxcl.similarity.tiles import MASKED, Rows, Tile, Tiling, product, sweep
+from jaxcl.typing import Array, Float, PyTree
+
+SAFE = 40.0
+"""Largest logit whose exponentials float32 adds up, forward and backward, without a shift."""
+
+
+def forward(q: Rows, k: Rows, scale: Float[Array, ""], tiling: Tiling, wanted: Wanted) -> Sums:
+    """The sums; MASKED where a row or a column sees nothing."""
+    both = wanted.columns or tiling.triangle
+
+    def plain() -> tuple[PyTree, PyTree]:
+        def visit(tile: Tile) -> tuple[PyTree, PyTree]:
+            e = tile.shown(jnp.exp(tile.logits))
+            return e @ jnp.exp(tile.k.bias), (jnp.exp(tile.q.bias) @ e if both else ())
+
+        rows, columns = sweep(tiling, q, k, scale, visit)
+        return _log(rows), jax.tree.map(_log, columns)
+
+    def careful() -> tuple[PyTree, PyTree]:
+        def visit(tile: Tile) -> tuple[PyTree, PyTree]:
+            logits = tile.shown(tile.logits, otherwise=MASKED)
+            rows = jax.nn.logsumexp(logits + tile.k.bias, axis=1)
+            if not both:
+                return rows, ()
+            return rows, jax.nn.logsumexp(logits + tile.q.bias[:, None], axis=0)
+
+        return sweep(tiling, q, k, scale, visit, join=jnp.logaddexp, neutral=MASKED)
+
+    rows, columns = jax.lax.cond(_all_small(q, k, scale), plain, careful)
+    return Sums(rows, columns if wanted.columns else None)
+
+
+def backward(
+    q: Rows,
+    k: Rows,
+    scale: Float[Array, ""],
+    tiling: Tiling,
+    wanted: Wanted,
+    sums: Sums,
+    cotangents: Sums,
+) -> Gradients:
+    """Gradients, given the sums and the gradients that arrive at them."""
+    of_columns: tuple[Array, ...] = ()
+    if sums.columns is not None and cotangents.columns is not None:
+        of_columns = (cotangents.columns, sums.columns)
+
+    def gains(tile: Tile, to_rows: Array, to_columns: Array | None) -> tuple[PyTree, PyTree]:
+        """From the two terms of G to what the tile's queries and keys get."""
+        g = to_rows if to_columns is None else to_rows + to_columns
+        to_q: tuple[Array, ...] = (product(g, tile.k.x),)
+        to_k: tuple[Array, ...] = (product(g.T, tile.q.x),) if wanted.keys else ()
+        if wanted.biases and to_columns is not None:
+            to_q += (to_columns.sum(1),)
+        if wanted.biases and wanted.keys:
+            to_k += (to_rows.sum(0),)
+        return to_q, to_k
+
+    def plain() -> tuple[PyTree, PyTree]:
+        def visit(tile: Tile) -> tuple[PyTree, PyTree]:
+            e = tile.shown(jnp.exp(tile.logits))
+            rows = e * (tile.per_query[0][:, None] * jnp.exp(tile.k.bias))
+            if not of_columns:
+                return gains(tile, rows, None)
+            return gains(tile, rows, e * (jnp.exp(tile.q.bias)[:, None] * tile.per_key[0]))
+
+        per_query = (_over(cotangents.rows, sums.rows),)
+        per_key = (_over(*of_columns),) if of_columns else ()
+        return sweep(tiling, q, k, scale, visit, per_query=per_query, per_key=per_key)
+
+    def careful() -> tuple[PyTree, PyTree]:
+        def share(tile: Tile, bias: Array, total: Array) -> Array:
+            seen = (bias > MASKED / 2) & (total > MASKED / 2)
+            logs = jnp.minimum(tile.logits + bias - total, 0)  # a share is at most 1
+            return jnp.where(seen, tile.shown(jnp.exp(logs)), 0)
+
+        def visit(tile: Tile) -> tuple[PyTree, PyTree]:
+            g, total = (x[:, None] for x in tile.per_query)
+            rows = g * share(tile, tile.k.bias, total)
+            if not of_columns:
+                return gains(tile, rows, None)
+            h, total = tile.per_key
+            return gains(tile, rows, h * share(tile, tile.q.bias[:, None], total))
+
+        per_query = (cotangents.rows, sums.rows)
+        return sweep(tiling, q, k, scale, visit, per_query=per_query, per_key=of_columns)
+
+    to_q, to_k = jax.lax.cond(_all_small(q, k, scale), plain, careful)
+    once = 0.5 if tiling.triangle or (of_columns and not wanted.keys) else 1.0
+    return Gradients(
+        q=scale * to_q[0],
+        q_bias=to_q[1] if len(to_q) > 1 else None,
+        k=scale * to_k[0] if wanted.keys else None,
+        k_bias=to_k[1] if len(to_k) > 1 else None,
+        scale=once * jnp.sum(q.x * to_q[0]),
+    )
+
+
+def _all_small(q: Rows, k: Rows, scale: Array) -> Array:
+    """Whether no logit, bias included, can leave +-SAFE."""
+
+    def longest(rows: Rows) -> Array:
+        return jnp.sqrt(jnp.max(jnp.sum(jnp.square(rows.x.astype(jnp.float32)), axis=1)))
+
+    def strongest(rows: Rows) -> Array:
+        return jnp.max(jnp.where(rows.bias > MASKED / 2, jnp.abs(rows.bias), 0))
+
+    reach = jnp.abs(scale) * longest(q) * longest(k)
+    return reach + jnp.maximum(strongest(q), strongest(k)) <= SAFE
+
+
+def _log(total: Array) -> Array:
+    return jnp.where(total > 0, jnp.log(jnp.where(total > 0, total, 1)), MASKED)
+
+
+def _over(g: Array, total: Array) -> Array:
+    """`g * exp(-total)`, 0 where nothing was summed."""
+    seen = total > MASKED / 2
+    return jnp.where(seen, g * jnp.exp(-jnp.where(seen, total, 0)), 0)
+
+
+def _join_devices(part: Array, axis: str) -> Array:
+    largest = jax.lax.pmax(part, axis)
+    total = jax.lax.psum_scatter(jnp.exp(part - largest), axis, tiled=True)
+    mine = jax.lax.axis_index(axis) * len(total)
+    return jax.lax.dynamic_slice_in_dim(largest, mine, len(total)) + jnp.log(total)
+
+
+LOG_SUM_EXP = Reduction(forward, backward, jnp.logaddexp, _join_devices)
