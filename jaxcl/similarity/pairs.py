@@ -55,7 +55,7 @@ def logsumexp_pairs(
     body: Body | None = None,
     transport: Transport | None = None,
 ) -> Float[Array, "n"]:
-    """`log sum_j exp(scale * q_i . k_j + bias_j)` over the keys j whose id differs from the query's.
+    """`log sum_j exp(scale * q_i . k_j + bias_j)` over the keys with another id than the query's.
 
     Gradients flow into `q`, `k`, `scale` and `bias`.
 
