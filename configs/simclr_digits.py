@@ -16,12 +16,12 @@ from jaxcl.training import AdamW, Probe
 experiment = Experiment(
     method=SimCLR(
         augment=digits(16),
-        encoder=ResNet(10, stem="half", stages=2, zero_init=False),
+        encoder=ResNet(10, width=0.5, stem="half", stages=3, zero_init=False),
         projector=MLP((256,), 64, final_norm="affine"),
         temperature=0.5,
     ),
     data=Data(Digits(16), batch_size=256),
-    optim=AdamW(lr=2e-3, scaling="none", weight_decay=1e-4, epochs=40, warmup_epochs=3),
+    optim=AdamW(lr=2e-3, scaling="none", weight_decay=1e-4, epochs=50, warmup_epochs=3),
     train=Train(log_every=25),
     probe=Probe(every=10, neighbours=20),
 )

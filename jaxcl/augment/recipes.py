@@ -162,8 +162,8 @@ def swav(
 
 
 def digits(size: int = 16) -> Recipe:
-    """Two views of grey handwriting: a small affine map and noise; never flipped."""
-    ops = (RandomAffine(20.0, 0.12, (0.8, 1.2), 15.0), Noise(p=1.0, sigma=0.1))
+    """Two views of grey handwriting: a slight affine map and strong noise; never flipped."""
+    ops = (RandomAffine(10.0, 0.08, (0.9, 1.1), 10.0), Noise(p=1.0, sigma=0.3))
     return Recipe((View(None, ops, copies=2),), size)
 
 
