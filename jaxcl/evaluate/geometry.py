@@ -11,61 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcl.losses import alignment, uniformity
 from jaxcl.similarity import unit_rows
 from jaxcl.typing import Array, Float
 
-MASKED = -1e9
+__all__ = ["alignment", "effective_rank", "feature_std", "top_singular_share", "uniformity"]
+
 EPS = float(np.finfo(np.float32).eps)
-
-
-def alignment(a: Float[Array, "n d"], b: Float[Array, "n d"], alpha: float = 2) -> Float[Array, ""]:
-    """Mean distance of positive pairs, to the power `alpha`: mean |a_i - b_i|^alpha.
-
-    Args:
-      a, b: [n, d] features of two views; row i of each belongs together.
-      alpha: positive power; 2 in the paper.
-
-    Returns:
-      [] float32: 0 = the views of an example coincide, 2 (for alpha 2) = they are unrelated.
-
-    Reference: Wang & Isola 2020, arXiv:2005.10242, eq. 8.
-    """
-    squared = jnp.sum((unit_rows(a) - unit_rows(b)) ** 2, axis=1)
-    if alpha == 2:
-        return jnp.mean(squared)
-    # The gradient of 0 ** (alpha / 2) is infinite below alpha 2.
-    return jnp.mean(jnp.maximum(squared, 1e-30) ** (alpha / 2))
-
-
-def uniformity(x: Float[Array, "n d"], t: float = 2) -> Float[Array, ""]:
-    """Log of the mean Gaussian potential of all unordered distinct pairs.
-
-        log mean_{i<j} exp(-t |x_i - x_j|^2)
-
-    Dense: O(n^2) memory, so give at most some 10,000 rows.
-
-    Args:
-      x: [n, d] features.
-      t: positive width; 2 in the paper.
-
-    Returns:
-      [] float32, between -4t (two opposite points) and 0 (all rows the same): lower is more even.
-
-    Raises:
-      ValueError: fewer than two rows.
-
-    Reference: Wang & Isola 2020, arXiv:2005.10242, eq. 9.
-    """
-    if len(x) < 2:
-        raise ValueError(f"uniformity needs at least two rows, got {len(x)}")
-    x = unit_rows(x)
-    # Zero rows stay zero, so their length is computed rather than taken as one.
-    length = jnp.sum(x * x, axis=1)
-    inner = jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
-    squared = jnp.maximum(length[:, None] + length - 2 * inner, 0)
-    row = jnp.arange(len(x))
-    potential = jnp.where(row[:, None] < row, -t * squared, MASKED)
-    return jax.nn.logsumexp(potential) - jnp.log(len(x) * (len(x) - 1) / 2)
 
 
 def feature_std(x: Float[Array, "n d"]) -> Float[Array, ""]:

@@ -21,8 +21,8 @@ MATRIX_CLASSES = 20
 NOT_CURVES = ("kind", "step", "epoch", "seconds", "time")
 CURVES = {
     "loss": "What training lowers.",
-    "contrastive_accuracy": "Share of views whose partner is the most similar of all candidates.",
-    "probe_accuracy": "A linear classifier trained alongside; no gradient reaches the encoder.",
+    "contrastive_accuracy": "Percent of views whose partner is more similar than all others.",
+    "probe_accuracy": "Percent of a linear classifier trained alongside, unknown to the encoder.",
     "knn": "Percent of test images whose nearest training images vote for the right class.",
     "alignment": "Mean squared distance of two views of an image; lower is closer.",
     "uniformity": "How evenly the features cover the sphere; lower is more even.",

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcl.losses.rows import check_pairs, own_pairs
 from jaxcl.similarity import logsumexp_among, max_pairs, unit_rows
 from jaxcl.typing import Array, Float
 
@@ -55,11 +56,10 @@ def nt_xent_with_accuracy(
     reduction: Literal["mean", "official"] = "mean",
 ) -> NTXent:
     """`nt_xent` together with the contrastive accuracy, from the same pairs."""
-    if a.shape != b.shape or a.ndim != 2:
-        raise ValueError(f"a and b must both be [n, d]; got {a.shape} and {b.shape}")
+    check_pairs(a, b)
     # Twins lie side by side: with rows spread over devices, no row has to move for this.
     z = jnp.stack([unit_rows(a), unit_rows(b)], axis=1)  # [n, 2, d]
-    own = jnp.repeat(jnp.sum(z[:, 0] * z[:, 1], axis=-1) / temperature, 2)  # [2n]
+    own = jnp.repeat(own_pairs(z[:, 0], z[:, 1]) / temperature, 2)  # [2n]
     z = z.reshape(-1, z.shape[-1])  # [2n, d]
     example = jnp.arange(len(z)) // 2
     scale = 1 / temperature
@@ -69,3 +69,31 @@ def nt_xent_with_accuracy(
     if reduction == "official":
         loss = 2 * loss
     return NTXent(loss, jax.lax.stop_gradient(jnp.mean(own > hardest)))
+
+
+def nt_xent_rows(
+    z: Float[Array, "2n d"],
+    *,
+    temperature: float | Float[Array, ""],
+    layout: Literal["halves", "interleaved"],
+    reduction: Literal["mean", "official"] = "mean",
+) -> Float[Array, ""]:
+    """`nt_xent` of one array that holds both views.
+
+    Args:
+      z: [2n, d] embeddings of the global batch.
+      temperature: positive scale; smaller is sharper.
+      layout: "halves": all first views, then all second ones; "interleaved": twins side by side.
+      reduction: as in `nt_xent`.
+
+    Returns:
+      [] loss in nats, float32.
+
+    Raises:
+      ValueError: an odd number of rows.
+    """
+    if z.ndim != 2 or len(z) % 2:
+        raise ValueError(f"z must be [2n, d], two rows for each example; got {z.shape}")
+    shape = (2, len(z) // 2, -1) if layout == "halves" else (len(z) // 2, 2, -1)
+    a, b = jnp.moveaxis(z.reshape(shape), 0 if layout == "halves" else 1, 0)
+    return nt_xent(a, b, temperature=temperature, reduction=reduction)

@@ -31,7 +31,7 @@ class Aux(NamedTuple):
     memory: PyTree
     """Same structure as the memory it was given."""
     metrics: Metrics
-    """Scalars worth logging."""
+    """Scalars worth logging; accuracies in percent."""
     features: Float[Array, "n v d"] | None = None
     """Encoder features of v views of each example, for the online probe; no gradient flows back."""
     embeddings: Float[Array, "n v k"] | None = None

@@ -64,7 +64,7 @@ class SimCLR(Method):
         pairs = jnp.stack(views, axis=1)  # [n, 2, h, w, c]: twins stay on one device
         (h, z), stats = in_chunks(partial(self._embed, params, memory.stats), pairs, self.chunks)
         nce = nt_xent_with_accuracy(z[:, 0], z[:, 1], temperature=self.temperature)
-        metrics = {"contrastive_accuracy": nce.accuracy}
+        metrics = {"contrastive_accuracy": 100 * nce.accuracy}
         return nce.loss, Aux(Memory(stats), metrics, features=h, embeddings=z)
 
     def _embed(

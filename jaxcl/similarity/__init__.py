@@ -6,6 +6,7 @@ from jaxcl.similarity.pairs import (
     logsumexp_pairs,
     max_pairs,
     softplus_pairs,
+    topk_pairs,
 )
 from jaxcl.similarity.rows import unit_rows
 
@@ -15,5 +16,6 @@ __all__ = [
     "logsumexp_pairs",
     "max_pairs",
     "softplus_pairs",
+    "topk_pairs",
     "unit_rows",
 ]

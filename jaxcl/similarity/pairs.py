@@ -7,9 +7,9 @@
     max_pairs          max_j s_ij + b_j, without gradient
     topk_pairs         the keys with the largest s_ij + b_j, without gradient
 
-with s_ij = scale * q_i . k_j. Rows with equal ids do not see each other, and keys whose bias is
-minus infinity are seen by nobody. More keys (a queue, hard negatives) join by `jnp.logaddexp` of
-two calls.
+with s_ij = scale * q_i . k_j. Rows with equal ids do not see each other, rows of different groups
+neither, and keys whose bias is minus infinity are seen by nobody. More keys (a queue, hard
+negatives) join by `jnp.logaddexp` of two calls.
 
 Up to a million pairs the matrix is simply built ("dense"); beyond that it is made tile by tile,
 forward and backward ("blocked"), so that memory grows with the rows and not with the pairs. Under
@@ -25,11 +25,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.similarity import transport as over
-from jaxcl.similarity.largest import MAXIMUM
+from jaxcl.similarity.largest import MAXIMUM, nearest
 from jaxcl.similarity.logsumexp import LOG_SUM_EXP
 from jaxcl.similarity.reduction import Reduction, Sums, Wanted
 from jaxcl.similarity.softplus import SOFTPLUS
-from jaxcl.similarity.tiles import MASKED, Rows, dots
+from jaxcl.similarity.tiles import MASKED, Rows, masked_logits
 from jaxcl.similarity.transport import Spread, Transport
 from jaxcl.typing import Array, Float, Int
 
@@ -51,6 +51,8 @@ def logsumexp_pairs(
     scale: float | Float[Array, ""] = 1.0,
     q_ids: Int[Array, "n"] | None = None,
     k_ids: Int[Array, "m"] | None = None,
+    q_groups: Int[Array, "n"] | None = None,
+    k_groups: Int[Array, "m"] | None = None,
     bias: Float[Array, "m"] | None = None,
     body: Body | None = None,
     transport: Transport | None = None,
@@ -65,6 +67,8 @@ def logsumexp_pairs(
       scale: factor of the dot products, 1 / temperature.
       q_ids: [n] a query does not see keys with its own id; None: it sees all.
       k_ids: [m] ids of the keys; given together with `q_ids`.
+      q_groups: [n] a query sees only keys of its own group; None: it sees all.
+      k_groups: [m] groups of the keys; given together with `q_groups`.
       bias: [m] added to the logits of each key; minus infinity hides it.
       body: "dense" or "blocked"; None: by the number of pairs.
       transport: "gather" or "ring" under a mesh; None: by the size of the keys.
@@ -73,10 +77,9 @@ def logsumexp_pairs(
       [n] float32; a query that sees no key gets about -1e9, and no gradient.
 
     Raises:
-      ValueError: one of `q_ids` and `k_ids` is missing, or the sides differ in width.
+      ValueError: ids or groups are given for one side only, or the sides differ in width.
     """
-    _check_ids(q_ids, k_ids)
-    sides = _side(q, None, q_ids), _side(k, bias, k_ids)
+    sides = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups))
     if _dense(sides, body):
         return _dense_logsumexp(*sides, scale)
     wanted = Wanted(biases=bias is not None)
@@ -90,6 +93,8 @@ def logsumexp_both(
     scale: float | Float[Array, ""] = 1.0,
     q_ids: Int[Array, "n"] | None = None,
     k_ids: Int[Array, "m"] | None = None,
+    q_groups: Int[Array, "n"] | None = None,
+    k_groups: Int[Array, "m"] | None = None,
     q_bias: Float[Array, "n"] | None = None,
     k_bias: Float[Array, "m"] | None = None,
     body: Body | None = None,
@@ -99,8 +104,7 @@ def logsumexp_both(
 
     The second is `log sum_i exp(scale * q_i . k_j + q_bias_i)`. Otherwise as `logsumexp_pairs`.
     """
-    _check_ids(q_ids, k_ids)
-    sides = _side(q, q_bias, q_ids), _side(k, k_bias, k_ids)
+    sides = _sides((q, q_bias, q_ids, q_groups), (k, k_bias, k_ids, k_groups))
     if _dense(sides, body):
         return _dense_logsumexp(*sides, scale), _dense_logsumexp(*sides[::-1], scale)
     wanted = Wanted(columns=True, biases=q_bias is not None or k_bias is not None)
@@ -114,6 +118,7 @@ def logsumexp_among(
     *,
     scale: float | Float[Array, ""] = 1.0,
     ids: Int[Array, "n"] | None = None,
+    groups: Int[Array, "n"] | None = None,
     bias: Float[Array, "n"] | None = None,
     body: Body | None = None,
     transport: Transport | None = None,
@@ -124,13 +129,14 @@ def logsumexp_among(
       z: [n, d] rows, queries and keys at once.
       scale: factor of the dot products.
       ids: [n] a row sees the rows with another id; None: it does not see itself.
+      groups: [n] a row sees only rows of its own group; None: it sees all.
       bias: [n] added to the logits of each row as a key.
       body, transport: as in `logsumexp_pairs`.
 
     Returns:
       [n] float32; a row that sees no other gets about -1e9, and no gradient.
     """
-    side = _side(z, bias, jnp.arange(len(z)) if ids is None else ids)
+    side = _side(z, bias, jnp.arange(len(z)) if ids is None else ids, groups)
     if _dense((side, side), body):
         return _dense_logsumexp(side, side, scale)
     wanted = Wanted(biases=bias is not None)
@@ -144,6 +150,8 @@ def softplus_pairs(
     scale: float | Float[Array, ""] = 1.0,
     q_ids: Int[Array, "n"] | None = None,
     k_ids: Int[Array, "m"] | None = None,
+    q_groups: Int[Array, "n"] | None = None,
+    k_groups: Int[Array, "m"] | None = None,
     bias: Float[Array, "m"] | None = None,
     body: Body | None = None,
     transport: Transport | None = None,
@@ -153,10 +161,9 @@ def softplus_pairs(
     Returns:
       [n] float32; a query that sees no key gets 0.
     """
-    _check_ids(q_ids, k_ids)
-    sides = _side(q, None, q_ids), _side(k, bias, k_ids)
+    sides = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups))
     if _dense(sides, body):
-        return jnp.sum(jax.nn.softplus(_logits(*sides, scale)), axis=1)
+        return jnp.sum(jax.nn.softplus(masked_logits(*sides, scale)), axis=1)
     return _reduced(SOFTPLUS, sides, scale, Wanted(), transport).rows
 
 
@@ -167,6 +174,8 @@ def max_pairs(
     scale: float | Float[Array, ""] = 1.0,
     q_ids: Int[Array, "n"] | None = None,
     k_ids: Int[Array, "m"] | None = None,
+    q_groups: Int[Array, "n"] | None = None,
+    k_groups: Int[Array, "m"] | None = None,
     bias: Float[Array, "m"] | None = None,
     body: Body | None = None,
     transport: Transport | None = None,
@@ -175,26 +184,61 @@ def max_pairs(
 
     `k` may be `q` itself, with ids, which halves the work.
     """
-    _check_ids(q_ids, k_ids)
-    own = k is q and k_ids is q_ids
-    sides = _side(q, bias if own else None, q_ids), _side(k, bias, k_ids)
+    own = k is q and k_ids is q_ids and k_groups is q_groups
+    sides = _sides((q, bias if own else None, q_ids, q_groups), (k, bias, k_ids, k_groups))
     sides, scale = jax.lax.stop_gradient((sides, scale))
     if _dense(sides, body):
-        return jnp.max(_logits(*sides, scale), axis=1)
+        return jnp.max(masked_logits(*sides, scale), axis=1)
     pair = (sides[0], None) if own else sides
     return _reduced(MAXIMUM, pair, scale, Wanted(keys=False), transport).rows
 
 
-def _check_ids(q_ids: Array | None, k_ids: Array | None) -> None:
-    if (q_ids is None) != (k_ids is None):
-        raise ValueError("q_ids and k_ids are given together or not at all")
+def topk_pairs(
+    q: Float[Array, "n d"],
+    k: Float[Array, "m d"],
+    count: int,
+    *,
+    scale: float | Float[Array, ""] = 1.0,
+    q_ids: Int[Array, "n"] | None = None,
+    k_ids: Int[Array, "m"] | None = None,
+    q_groups: Int[Array, "n"] | None = None,
+    k_groups: Int[Array, "m"] | None = None,
+    bias: Float[Array, "m"] | None = None,
+) -> tuple[Float[Array, "n c"], Int[Array, "n c"]]:
+    """The `count` keys with the largest logits of each query, best first; ties in the keys' order.
+
+    Arguments as in `logsumexp_pairs`. No gradient flows. Memory is that of some queries' logits.
+
+    Returns:
+      logits [n, count] float32, about -1e9 where a query sees fewer keys, and places [n, count]
+      int32 among the keys, -1 there.
+
+    Raises:
+      ValueError: `count` is not between 1 and the number of keys.
+    """
+    if not 1 <= count <= len(k):
+        raise ValueError(f"count={count} of {len(k)} keys")
+    sides = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups))
+    if sides[0].x.shape[1] != sides[1].x.shape[1]:
+        raise ValueError(f"q has {sides[0].x.shape[1]} columns and k {sides[1].x.shape[1]}")
+    rows, keys = (over.evenly(side, over.devices()) for side in jax.lax.stop_gradient(sides))
+    scale = jax.lax.stop_gradient(jnp.asarray(scale, keys.bias.dtype))
+    logits, places = over.per_query(partial(nearest, count=count), rows, keys, scale)
+    return logits[: len(q)], places[: len(q)]
 
 
-def _side(x: Array, bias: Array | None, ids: Array | None) -> Rows:
+def _sides(q: tuple[Any, ...], k: tuple[Any, ...]) -> tuple[Rows, Rows]:
+    if any((one is None) != (other is None) for one, other in zip(q[2:], k[2:], strict=True)):
+        raise ValueError("ids, and groups, are given for both sides together or not at all")
+    return _side(*q), _side(*k)
+
+
+def _side(x: Array, bias: Array | None, ids: Array | None, groups: Array | None) -> Rows:
     x = jnp.asarray(x)
     kind = jnp.promote_types(x.dtype, jnp.float32)
     given = jnp.zeros(len(x), kind) if bias is None else jnp.asarray(bias, kind)
-    return Rows(x, jnp.maximum(given, MASKED), None if ids is None else jnp.asarray(ids))
+    ids, groups = (None if marks is None else jnp.asarray(marks) for marks in (ids, groups))
+    return Rows(x, jnp.maximum(given, MASKED), ids, groups)
 
 
 def _dense(sides: tuple[Rows, Rows], body: Body | None) -> bool:
@@ -204,15 +248,8 @@ def _dense(sides: tuple[Rows, Rows], body: Body | None) -> bool:
     return body == "dense" or (body is None and len(q.x) * len(k.x) <= DENSE_PAIRS)
 
 
-def _logits(q: Rows, k: Rows, scale: float | Array) -> Float[Array, "n m"]:
-    hidden = (k.bias <= MASKED / 2)[None, :]
-    if q.ids is not None and k.ids is not None:
-        hidden |= q.ids[:, None] == k.ids[None, :]
-    return jnp.where(hidden, MASKED, scale * dots(q.x, k.x) + k.bias)
-
-
 def _dense_logsumexp(q: Rows, k: Rows, scale: float | Array) -> Float[Array, "n"]:
-    return jax.nn.logsumexp(_logits(q, k, scale), axis=1)
+    return jax.nn.logsumexp(masked_logits(q, k, scale), axis=1)
 
 
 def _reduced(
@@ -256,7 +293,7 @@ def _reduce_backward(spread: Spread, kept: Any, cotangents: Sums) -> Any:
         if rows is None or x is None:
             return None
         zeros = jnp.zeros_like(rows.bias)
-        return Rows(x.astype(rows.x.dtype), zeros if bias is None else bias, None)
+        return Rows(x.astype(rows.x.dtype), zeros if bias is None else bias, None, None)
 
     return side(q, found.q, found.q_bias), side(k, found.k, found.k_bias), found.scale
 

@@ -27,6 +27,8 @@ class Rows(NamedTuple):
     """Added to the logits of this row as a key; MASKED hides it."""
     ids: Int[Array, "n"] | None
     """Rows with equal ids do not see each other; None: all do."""
+    groups: Int[Array, "n"] | None = None
+    """Rows of different groups do not see each other; None: all do."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,8 @@ def sweep(
     def tile(place: Array) -> tuple[PyTree, PyTree]:
         q_run, rows = _cut(q_side, place[0] * tiling.rows, tiling.rows)
         k_run, columns = _cut(k_side, place[1] * tiling.columns, tiling.columns)
-        hidden = None if q_run.ids is None else q_run.ids[:, None] == k_run.ids[None, :]
         logits = scale * dots(q_run.x, k_run.x)
-        return visit(Tile(logits, hidden, q_run, k_run, rows, columns))
+        return visit(Tile(logits, hidden(q_run, k_run), q_run, k_run, rows, columns))
 
     def both(gained: tuple[PyTree, PyTree], place: Array) -> tuple[tuple[PyTree, PyTree], None]:
         to_q, to_k = tile(place)
@@ -138,6 +139,25 @@ def sweep(
         jax.tree.map(lambda x: x[: tiling.n], gained[0]),
         jax.tree.map(lambda x: x[: tiling.m], gained[1]),
     )
+
+
+def hidden(q: Rows, k: Rows) -> Bool[Array, "n m"] | None:
+    """Pairs that do not see each other, biases aside; None: all do."""
+    pairs = None
+    if q.ids is not None and k.ids is not None:
+        pairs = q.ids[:, None] == k.ids[None, :]
+    if q.groups is not None and k.groups is not None:
+        apart = q.groups[:, None] != k.groups[None, :]
+        pairs = apart if pairs is None else pairs | apart
+    return pairs
+
+
+def masked_logits(q: Rows, k: Rows, scale: float | Float[Array, ""]) -> Float[Array, "n m"]:
+    """The whole matrix, biases in it; MASKED where a pair does not count."""
+    unseen = (k.bias <= MASKED / 2)[None, :]
+    apart = hidden(q, k)
+    unseen = unseen if apart is None else unseen | apart
+    return jnp.where(unseen, MASKED, scale * dots(q.x, k.x) + k.bias)
 
 
 def dots(q: Float[Array, "n d"], k: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -170,9 +190,9 @@ def hidden_behind(
         return jnp.pad(x, ((0, extra),) + ((0, 0),) * (x.ndim - 1), constant_values=value)
 
     rows, numbers = side
-    ids = None if rows.ids is None else padded(rows.ids, -1)
-    hidden = Rows(padded(rows.x, 0), padded(rows.bias, MASKED), ids)
-    return hidden, tuple(padded(x, 0) for x in numbers)
+    ids, groups = (None if x is None else padded(x, -1) for x in (rows.ids, rows.groups))
+    rows = Rows(padded(rows.x, 0), padded(rows.bias, MASKED), ids, groups)
+    return rows, tuple(padded(x, 0) for x in numbers)
 
 
 def _cut(side: PyTree, start: Array, size: int) -> PyTree:

@@ -133,6 +133,19 @@ class Spread:
         return found.q, found.q_bias, on_k, on_bias, jax.lax.psum(found.scale, AXIS)
 
 
+def per_query(
+    search: Callable[[Rows, Rows, Array], PyTree], q: Rows, k: Rows, scale: Array
+) -> PyTree:
+    """A search of each query among all keys, each device for its own queries."""
+    if devices() == 1:
+        return search(q, k, scale)
+    rows = PartitionSpec(AXIS)
+    run = _on_mesh(
+        lambda q, k, scale: search(q, _gather(k), scale), (rows, rows, PartitionSpec()), rows
+    )
+    return run(q, k, scale)
+
+
 def devices() -> int:
     """Devices that rows are spread over in the mesh in force; 1 without one."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -67,5 +67,5 @@ def train_probe(
     (value, accuracy), grads = jax.value_and_grad(loss, has_aux=True)(probe.params)
     updates, optim = optax.adam(config.lr).update(grads, probe.optim, probe.params)
     params = optax.apply_updates(probe.params, updates)
-    metrics = {"probe_loss": value, "probe_accuracy": accuracy}
+    metrics = {"probe_loss": value, "probe_accuracy": 100 * accuracy}
     return LinearProbe(params, optim), metrics

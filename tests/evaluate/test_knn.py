@@ -48,17 +48,16 @@ def test_golden_row():
 
 
 @pytest.mark.parametrize("k", [1, 5, 40, 1000])
-@pytest.mark.parametrize("block", [7, 256])
-def test_matches_the_loop(blobs, k, block):
+def test_matches_the_loop(blobs, k):
     x, y = blobs
-    found = weighted_knn(x[:60], y[:60], x[60:], classes=3, k=k, temperature=0.2, block=block)
+    found = weighted_knn(x[:60], y[:60], x[60:], classes=3, k=k, temperature=0.2)
     np.testing.assert_array_equal(found, by_hand(x[:60], y[:60], x[60:], 3, k, 0.2))
 
 
 @pytest.mark.parametrize("k", [1, 9, 1000])
 def test_a_row_does_not_vote_for_itself(blobs, k):
     x, y = blobs
-    found = weighted_knn(x, y, x, classes=3, k=k, exclude_self=True, block=32)
+    found = weighted_knn(x, y, x, classes=3, k=k, exclude_self=True)
     np.testing.assert_array_equal(found, by_hand(x, y, x, 3, k, 0.07, exclude_self=True))
     assert int(knn_accuracy(x, y, x, y, classes=3, k=1)) == 100
     assert float(knn_accuracy(x, y, x, y, classes=3, k=1, exclude_self=True)) < 90

@@ -9,28 +9,33 @@ import pytest
 
 from jaxcl.scale import data_mesh
 from jaxcl.similarity import (
+    largest,
     logsumexp_among,
     logsumexp_both,
     logsumexp_pairs,
     max_pairs,
     pairs,
     softplus_pairs,
+    topk_pairs,
 )
 
 N, M, D = 11, 13, 4
 RNG = np.random.default_rng(0)
 Q, K = RNG.normal(size=(N, D)), RNG.normal(size=(M, D))
 Q_IDS, K_IDS = RNG.integers(0, 6, N), RNG.integers(0, 6, M)
+Q_GROUPS, K_GROUPS = RNG.integers(0, 2, N), RNG.integers(0, 2, M)
 Q_BIAS, K_BIAS = RNG.normal(size=N), RNG.normal(size=M)
 Q_BIAS[2] = K_BIAS[3] = K_BIAS[12] = -np.inf
 WEIGHTS = RNG.normal(size=M)
 SCALES = {"small": 1.5, "large": 30.0}  # one exponential a pair is enough; it is not
 
 
-def seen(q, k, scale, bias, q_ids, k_ids):
+def seen(q, k, scale, bias, q_ids, k_ids, q_groups=None, k_groups=None):
     """The logits of each query, of the keys that it sees."""
     for i in range(len(q)):
         keys = [j for j in range(len(k)) if q_ids[i] != k_ids[j] and np.isfinite(bias[j])]
+        if q_groups is not None:
+            keys = [j for j in keys if q_groups[i] == k_groups[j]]
         yield np.array([scale * q[i] @ k[j] + bias[j] for j in keys])
 
 
@@ -70,9 +75,9 @@ CASES = {
     "among": (
         (K, K_BIAS),
         lambda scale, z, b, **how: (
-            WEIGHTS @ logsumexp_among(z, scale=scale, ids=K_IDS, bias=b, **how)
+            WEIGHTS @ logsumexp_among(z, scale=scale, ids=K_IDS, groups=K_GROUPS, bias=b, **how)
         ),
-        lambda scale, z, b: WEIGHTS @ lse(z, z, scale, b, K_IDS, K_IDS),
+        lambda scale, z, b: WEIGHTS @ lse(z, z, scale, b, K_IDS, K_IDS, K_GROUPS, K_GROUPS),
     ),
     "softplus": (
         (Q, K, K_BIAS),
@@ -142,6 +147,25 @@ def test_transports_match_the_equation(monkeypatch, oracle, name, transport, dev
     monkeypatch.setitem(pairs.TILE, "cpu", 4)
     with jax.set_mesh(data_mesh(devices)):
         compare(oracle, name, body="blocked", transport=transport)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_nearest_keys_are_found(monkeypatch, devices):
+    monkeypatch.setattr(largest, "TOGETHER", 3 * M)  # some queries at a time
+    arguments = {
+        "q_ids": Q_IDS, "k_ids": K_IDS, "q_groups": Q_GROUPS, "k_groups": K_GROUPS, "bias": K_BIAS
+    }  # fmt: skip
+    with jax.set_mesh(data_mesh(devices)):
+        run = jax.jit(partial(topk_pairs, count=5, scale=3.0, **arguments))
+        logits, places = run(jnp.array(Q), jnp.array(K))
+    all_seen = list(seen(Q, K, 3.0, K_BIAS, Q_IDS, K_IDS, Q_GROUPS, K_GROUPS))
+    assert min(map(len, all_seen)) < 5
+    for i, x in enumerate(all_seen):
+        count = min(5, len(x))
+        np.testing.assert_allclose(logits[i, :count], np.sort(x)[::-1][:count], rtol=1e-5)
+        np.testing.assert_array_equal(places[i, count:], -1)
+        there = [3.0 * Q[i] @ K[place] + K_BIAS[place] for place in places[i, :count]]
+        np.testing.assert_allclose(logits[i, :count], there, rtol=1e-5)
 
 
 def test_plain_use_needs_neither_ids_nor_bias(monkeypatch):
@@ -227,5 +251,9 @@ def test_memory_grows_with_the_rows_and_not_with_the_pairs():
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="together"):
         logsumexp_pairs(jnp.array(Q), jnp.array(K), q_ids=jnp.arange(N))
+    with pytest.raises(ValueError, match="together"):
+        logsumexp_both(jnp.array(Q), jnp.array(K), k_groups=jnp.arange(M))
+    with pytest.raises(ValueError, match="count=14 of 13 keys"):
+        topk_pairs(jnp.array(Q), jnp.array(K), 14)
     with pytest.raises(ValueError, match=r"\[n, d\].*\(11, 4\) and \(13, 3\)"):
         logsumexp_pairs(jnp.array(Q), jnp.array(K)[:, :3])

@@ -227,7 +227,7 @@ def test_the_probe_learns_and_skips_rows_without_label():
     probe = init_probe(config, 4, 2)
     for _ in range(100):
         probe, metrics = train_probe(config, probe, features, labels)
-    assert metrics["probe_accuracy"] > 0.95
+    assert 95 < metrics["probe_accuracy"] <= 100
     still, nothing = train_probe(config, init_probe(config, 4, 2), features, jnp.full(32, -1))
     assert float(nothing["probe_loss"]) == 0.0
     assert (still.params["kernel"] == 0).all()

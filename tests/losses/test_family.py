@@ -1,0 +1,110 @@
+"""Every loss against its loop: values, gradients, several devices, degenerate batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import matrix
+from loss_family import CASES, D
+
+from jaxcl.scale import data_mesh
+from jaxcl.similarity import pairs
+
+A, B = matrix(0.3, 8, D), matrix(0.9, 8, D)
+
+
+def library(name):
+    return jax.jit(jax.value_and_grad(CASES[name].library, argnums=(0, 1)))
+
+
+def differences(function, step=1e-6):
+    """Gradients with respect to both views by central differences in float64."""
+    found = []
+    for which in (0, 1):
+        slope = np.zeros_like(A)
+        for place in np.ndindex(A.shape):
+            values = []
+            for sign in (step, -step):
+                views = [A.copy(), B.copy()]
+                views[which][place] += sign
+                values.append(function(*views))
+            slope[place] = (values[0] - values[1]) / (2 * step)
+        found.append(slope)
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_matches_the_loop(name):
+    value, gradients = library(name)(jnp.float32(A), jnp.float32(B))
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, CASES[name].by_hand(A, B), rtol=5e-6, atol=1e-6)
+    for gradient, slope in zip(gradients, differences(CASES[name].by_hand), strict=True):
+        largest = max(np.abs(slope).max(), 1e-3)
+        np.testing.assert_allclose(gradient, slope, rtol=0, atol=3e-5 * largest)
+
+
+PAIRWISE = [
+    "info_nce", "clip", "moco", "nt_xent", "simcse_hard", "sup_con_out", "sup_con_in",
+    "decoupled", "decoupled_weighted", "siglip", "sphere", "hard_negatives", "k_positive",
+    "proto_nce", "class_conditional", "n_pair", "i_mix",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+@pytest.mark.parametrize("devices", [1, 8])
+def test_tiles_and_devices_change_nothing(monkeypatch, name, devices):
+    """Tiles of three rows, keys gathered or round a ring, against the whole matrix."""
+    expected = library(name)(jnp.float32(A), jnp.float32(B))
+    monkeypatch.setattr(pairs, "DENSE_PAIRS", 0)
+    monkeypatch.setitem(pairs.TILE, "cpu", 3)
+    for gathered in (0, 2**28) if devices > 1 else (0,):
+        monkeypatch.setattr(pairs, "GATHERED_BYTES", gathered)
+        with jax.set_mesh(data_mesh(devices)):
+            found = library(name)(jnp.float32(A), jnp.float32(B))
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            largest = np.abs(other).max()
+            np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * largest + 1e-8)
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - set(PAIRWISE)))
+def test_the_others_are_the_same_on_eight_devices(name):
+    expected = library(name)(jnp.float32(A), jnp.float32(B))
+    mesh = data_mesh(8)
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    with jax.set_mesh(mesh):
+        views = (jax.device_put(jnp.float32(x), rows) for x in (A, B))
+        found = library(name)(*views)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        largest = np.abs(other).max()
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * largest + 1e-8)
+
+
+DEGENERATE = {
+    "zero rows": (A * (np.arange(8) > 3)[:, None], B * (np.arange(8) > 5)[:, None]),
+    "all rows zero": (0 * A, 0 * B),
+    "all rows equal": (np.ones_like(A), np.ones_like(B)),
+    "views equal": (A, A),
+    "long rows": (1e15 * A, 1e15 * B),
+    "short rows": (1e-15 * A, 1e-15 * B),
+}
+# Losses of the rows as they are, whose values at such lengths are out of range by definition.
+UNNORMALISED = {"n_pair", "pair_contrastive", "vicreg", "smooth_l1", "dino", "distillation"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_degenerate_batches_stay_finite(name):
+    compiled = library(name)
+    for kind, (a, b) in DEGENERATE.items():
+        if kind == "long rows" and (name in UNNORMALISED or name.startswith("triplet")):
+            continue
+        for leaf in jax.tree.leaves(compiled(jnp.float32(a), jnp.float32(b))):
+            assert np.isfinite(leaf).all(), kind
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_half_precision_comes_out_in_float32(name):
+    value, gradients = library(name)(jnp.bfloat16(A), jnp.bfloat16(B))
+    assert value.dtype == jnp.float32
+    assert gradients[0].dtype == jnp.bfloat16
+    rounded = (np.asarray(jnp.bfloat16(x), np.float64) for x in (A, B))
+    np.testing.assert_allclose(value, CASES[name].by_hand(*rounded), rtol=1e-3, atol=1e-3)
