@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from golden import A, B, a, b
+from golden import A, B
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
@@ -24,12 +24,7 @@ def by_hand(a, b, temperature):
     return np.mean(losses)
 
 
-def test_golden_values():  # from an independent float64 implementation, and the official code
-    np.testing.assert_allclose(nt_xent(A, B, temperature=0.5), 1.157083, rtol=1e-6)
-    np.testing.assert_allclose(nt_xent(a, b, temperature=0.1), 0.716899, rtol=1e-6)
-
-
-def test_golden_gradient():  # as above, with respect to raw A
+def test_golden_gradient():  # from the official code, with respect to raw A
     gradient = jax.grad(lambda x: nt_xent(x, B, temperature=0.5))(jnp.array(A, jnp.float32))
     np.testing.assert_allclose(gradient[1, 2], 0.0792331, rtol=1e-5)
     np.testing.assert_allclose(gradient[0, 0], -0.0003195, atol=2e-7)
