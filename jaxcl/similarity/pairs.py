@@ -15,7 +15,8 @@ Up to a million pairs the matrix is simply built ("dense"); beyond that it is ma
 forward and backward ("blocked"), so that memory grows with the rows and not with the pairs. Under
 a mesh (`jax.set_mesh`) with an axis "data" the rows of both sides are taken to be spread over it;
 keys are gathered while all of them fit in 256 MiB, and passed round a ring beyond that. All bodies
-and transports give the same numbers up to the order of sums.
+and transports give the same numbers up to the order of sums. Kernels for TPU ("pallas") are there
+for the log-sum-exps; they are not chosen by themselves, since no TPU has timed them yet.
 """
 
 from functools import partial
@@ -33,7 +34,7 @@ from jaxcl.similarity.tiles import MASKED, Rows, masked_logits
 from jaxcl.similarity.transport import Spread, Transport
 from jaxcl.typing import Array, Float, Int
 
-Body = Literal["dense", "blocked"]
+Body = Literal["dense", "blocked", "pallas"]
 
 DENSE_PAIRS = 2**20
 """Pairs up to which the whole matrix is built."""
@@ -70,7 +71,7 @@ def logsumexp_pairs(
       q_groups: [n] a query sees only keys of its own group; None: it sees all.
       k_groups: [m] groups of the keys; given together with `q_groups`.
       bias: [m] added to the logits of each key; minus infinity hides it.
-      body: "dense" or "blocked"; None: by the number of pairs.
+      body: "dense" or "blocked"; None: by the number of pairs. "pallas": kernels for TPU.
       transport: "gather" or "ring" under a mesh; None: by the size of the keys.
 
     Returns:
@@ -83,7 +84,7 @@ def logsumexp_pairs(
     if _dense(sides, body):
         return _dense_logsumexp(*sides, scale)
     wanted = Wanted(biases=bias is not None)
-    return _reduced(LOG_SUM_EXP, sides, scale, wanted, transport).rows
+    return _reduced(_logsumexp(body), sides, scale, wanted, transport).rows
 
 
 def logsumexp_both(
@@ -108,7 +109,7 @@ def logsumexp_both(
     if _dense(sides, body):
         return _dense_logsumexp(*sides, scale), _dense_logsumexp(*sides[::-1], scale)
     wanted = Wanted(columns=True, biases=q_bias is not None or k_bias is not None)
-    rows, columns = _reduced(LOG_SUM_EXP, sides, scale, wanted, transport)
+    rows, columns = _reduced(_logsumexp(body), sides, scale, wanted, transport)
     assert columns is not None
     return rows, columns
 
@@ -140,7 +141,7 @@ def logsumexp_among(
     if _dense((side, side), body):
         return _dense_logsumexp(side, side, scale)
     wanted = Wanted(biases=bias is not None)
-    return _reduced(LOG_SUM_EXP, (side, None), scale, wanted, transport).rows
+    return _reduced(_logsumexp(body), (side, None), scale, wanted, transport).rows
 
 
 def softplus_pairs(
@@ -153,7 +154,7 @@ def softplus_pairs(
     q_groups: Int[Array, "n"] | None = None,
     k_groups: Int[Array, "m"] | None = None,
     bias: Float[Array, "m"] | None = None,
-    body: Body | None = None,
+    body: Literal["dense", "blocked"] | None = None,
     transport: Transport | None = None,
 ) -> Float[Array, "n"]:
     """`sum_j log(1 + exp(scale * q_i . k_j + bias_j))`; arguments as in `logsumexp_pairs`.
@@ -177,7 +178,7 @@ def max_pairs(
     q_groups: Int[Array, "n"] | None = None,
     k_groups: Int[Array, "m"] | None = None,
     bias: Float[Array, "m"] | None = None,
-    body: Body | None = None,
+    body: Literal["dense", "blocked"] | None = None,
     transport: Transport | None = None,
 ) -> Float[Array, "n"]:
     """The largest logit of each query; arguments as in `logsumexp_pairs`. No gradient flows.
@@ -246,6 +247,14 @@ def _dense(sides: tuple[Rows, Rows], body: Body | None) -> bool:
     if q.x.ndim != 2 or k.x.ndim != 2 or q.x.shape[1] != k.x.shape[1]:
         raise ValueError(f"q and k must be [n, d] and [m, d]; got {q.x.shape} and {k.x.shape}")
     return body == "dense" or (body is None and len(q.x) * len(k.x) <= DENSE_PAIRS)
+
+
+def _logsumexp(body: Body | None) -> Reduction:
+    if body != "pallas":
+        return LOG_SUM_EXP
+    from jaxcl.similarity.pallas_tpu import LOG_SUM_EXP_TPU  # slow to import
+
+    return LOG_SUM_EXP_TPU
 
 
 def _dense_logsumexp(q: Rows, k: Rows, scale: float | Array) -> Float[Array, "n"]:

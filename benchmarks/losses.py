@@ -1,0 +1,183 @@
+"""NT-Xent, CLIP and SupCon at growing batches: time, share of the roofline, memory; peers.
+
+    python benchmarks/losses.py                         # 4,096 to 16,384 rows, float32, width 128
+    python benchmarks/losses.py --rows 131072 --dense False
+    python benchmarks/losses.py --dtype bfloat16 --width 512 --rows 65536 --losses clip
+
+Value and gradients, best of the rounds. The roofline is the time that the loss's own products take
+at this machine's rate for large ones: 4 R^2 d FLOP for R rows among themselves (half of the
+symmetric matrix, forward and again backward, and two products), 8 N^2 d for two sets. "dense" is
+the same loss on the whole matrix, jitted. lightly, pytorch-metric-learning and optax take part
+where they are installed. Temporary memory is the compiler's figure; of torch, what the process grew
+by at most.
+"""
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from jaxcl import losses
+from jaxcl.similarity import pairs
+
+GIB, MIB = 2**30, 2**20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    rows: tuple[int, ...] = (4096, 8192, 16384)
+    """Rows of both views together."""
+    width: int = 128
+    """Numbers in a row."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the rows."""
+    losses: tuple[Literal["nt_xent", "clip", "sup_con"], ...] = ("nt_xent", "clip", "sup_con")
+    """Which losses."""
+    dense: bool = True
+    """The whole matrix too, where it fits."""
+    peers: bool = True
+    """Other libraries too, where they are installed."""
+    rounds: int = 5
+    """Of which the best counts."""
+
+
+LOSSES: dict[str, Callable[[Any, Any], Any]] = {
+    "nt_xent": lambda a, b: losses.nt_xent(a, b, temperature=0.1),
+    "clip": lambda a, b: losses.clip_loss(a, b, scale=10.0),
+    "sup_con": lambda a, b: losses.sup_con(
+        jnp.concatenate([a, b]), jnp.arange(2 * len(a)) % 100, temperature=0.1
+    ),
+}
+
+
+def work(name: str, rows: int, width: int) -> float:
+    """FLOP of the products that the loss cannot do without."""
+    return 8 * (rows / 2) ** 2 * width if name == "clip" else 4 * rows**2 * width
+
+
+def main(options: Options) -> None:
+    """Prints a table for each number of rows."""
+    device = jax.devices()[0]
+    rate = gemm_rate(options.dtype, 2048 if device.platform == "cpu" else 8192)
+    print(f"jax {jax.__version__} on {device.device_kind}, {options.dtype}, width {options.width}")
+    print(f"large products: {rate / 1e9:,.0f} GFLOP/s")
+    for rows in options.rows:
+        print(f"\n{rows:,} rows")
+        views = np.random.default_rng(0).normal(size=(2, rows // 2, options.width))
+        for name in options.losses:
+            measure(name, views, rate, options)
+        if options.peers:
+            peers(views.astype(np.float32), options.rounds)
+
+
+def measure(name: str, views: np.ndarray, rate: float, options: Options) -> None:
+    a, b = (jnp.asarray(view, options.dtype) for view in views)
+    rows = 2 * len(a)
+    roofline = work(name, rows, options.width) / rate
+    bodies = {"blocked": 0} | ({"dense": 2**62} if options.dense else {})
+    for body, limit in bodies.items():
+        pairs.DENSE_PAIRS = limit
+        loss = LOSSES[name]
+        step = jax.jit(jax.value_and_grad(lambda a, b, loss=loss: loss(a, b), argnums=(0, 1)))
+        program = step.lower(a, b).compile()
+        memory = program.memory_analysis().temp_size_in_bytes
+        if memory > 16 * GIB:
+            print(f"  {name + ', ' + body:34s} needs {memory / GIB:.0f} GiB")
+            continue
+        seconds = best(lambda program=program: program(a, b), options.rounds)
+        line(f"{name}, {body}", seconds, memory, roofline / seconds)
+
+
+def line(name: str, seconds: float, memory: float | None, share: float | None = None) -> None:
+    held = "" if memory is None else f"{memory / MIB:12,.0f} MiB"
+    roof = "" if share is None else f"{100 * share:6.0f} % of the roofline"
+    print(f"  {name:34s}{seconds:9.3f} s{held}{roof}", flush=True)
+
+
+def best(run: Callable[[], Any], rounds: int) -> float:
+    jax.block_until_ready(run())
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def gemm_rate(dtype: str, side: int) -> float:
+    """FLOP/s of a large product."""
+    x = jnp.ones((side, side), dtype)
+    product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
+    return 2 * side**3 / best(lambda: product(x), 10)
+
+
+def peers(views: np.ndarray, rounds: int) -> None:
+    for name, make in (
+        ("optax ntxent", optax_ntxent),
+        ("lightly NTXentLoss", lightly_ntxent),
+        ("pytorch-metric-learning NTXent", metric_learning_ntxent),
+    ):
+        rows = 2 * views.shape[1]
+        try:
+            run = make(views)
+        except ImportError:
+            print(f"  {name} is not installed")
+            continue
+        # Whole arrays of [rows, rows, width] and of all triplets; they would take the machine down.
+        if rows > {"optax ntxent": 2048, "pytorch-metric-learning NTXent": 512}.get(name, 1 << 20):
+            print(f"  {name}: not tried, beyond the memory of small machines")
+            continue
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        seconds = best(run, rounds)
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        line(name, seconds, grown if grown else None)
+
+
+def optax_ntxent(views: np.ndarray) -> Callable[[], Any]:
+    import optax
+
+    z = jnp.concatenate([jnp.asarray(view) for view in views])
+    labels = jnp.tile(jnp.arange(len(z) // 2), 2)
+    step = jax.jit(jax.value_and_grad(lambda z: optax.losses.ntxent(z, labels, 0.1)))
+    return lambda: step(z)
+
+
+def lightly_ntxent(views: np.ndarray) -> Callable[[], Any]:
+    import torch
+    from lightly.loss import NTXentLoss
+
+    a, b = (torch.tensor(view, requires_grad=True) for view in views)
+    loss = NTXentLoss(temperature=0.1)
+
+    def run() -> None:
+        a.grad = b.grad = None
+        loss(a, b).backward()
+
+    return run
+
+
+def metric_learning_ntxent(views: np.ndarray) -> Callable[[], Any]:
+    import torch
+    from pytorch_metric_learning.losses import NTXentLoss
+
+    z = torch.tensor(np.concatenate(views), requires_grad=True)
+    labels = torch.arange(len(z) // 2).repeat(2)
+    loss = NTXentLoss(temperature=0.1)
+
+    def run() -> None:
+        z.grad = None
+        loss(z, labels).backward()
+
+    return run
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

@@ -1,0 +1,124 @@
+"""The reductions over pairs, beside the same as loops in float64; values and gradients.
+
+`CASES` maps a name to the numbers that are differentiated, the library's function of them, and the
+loop's.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcl.similarity import logsumexp_among, logsumexp_both, logsumexp_pairs, softplus_pairs
+
+N, M, D = 11, 13, 4
+RNG = np.random.default_rng(0)
+Q, K = RNG.normal(size=(N, D)), RNG.normal(size=(M, D))
+Q_IDS, K_IDS = RNG.integers(0, 6, N), RNG.integers(0, 6, M)
+Q_GROUPS, K_GROUPS = RNG.integers(0, 2, N), RNG.integers(0, 2, M)
+Q_BIAS, K_BIAS = RNG.normal(size=N), RNG.normal(size=M)
+Q_BIAS[2] = K_BIAS[3] = K_BIAS[12] = -np.inf
+WEIGHTS = RNG.normal(size=M)
+SCALES = {"small": 1.5, "large": 30.0}  # one exponential a pair is enough; it is not
+
+
+def seen(q, k, scale, bias, q_ids, k_ids, q_groups=None, k_groups=None):
+    """The logits of each query, of the keys that it sees."""
+    for i in range(len(q)):
+        keys = [j for j in range(len(k)) if q_ids[i] != k_ids[j] and np.isfinite(bias[j])]
+        if q_groups is not None:
+            keys = [j for j in keys if q_groups[i] == k_groups[j]]
+        yield np.array([scale * q[i] @ k[j] + bias[j] for j in keys])
+
+
+def lse(*arguments):
+    logits = list(seen(*arguments))
+    return np.array([x.max() + np.log(np.exp(x - x.max()).sum()) for x in logits])
+
+
+def softplus(*arguments):
+    return np.array([np.logaddexp(0, x).sum() for x in seen(*arguments)])
+
+
+# By name: numbers that are differentiated, the library's function of them, and the loop's. Each is
+# a weighted sum of what the reduction returns, so that every row has a gradient of its own.
+CASES = {
+    "pairs": (
+        (Q, K, K_BIAS),
+        lambda scale, q, k, bias, **how: (
+            WEIGHTS[:N]
+            @ logsumexp_pairs(q, k, scale=scale, q_ids=Q_IDS, k_ids=K_IDS, bias=bias, **how)
+        ),
+        lambda scale, q, k, bias: WEIGHTS[:N] @ lse(q, k, scale, bias, Q_IDS, K_IDS),
+    ),
+    "both": (
+        (Q, K, Q_BIAS, K_BIAS),
+        lambda scale, q, k, b, c, **how: sum(
+            WEIGHTS[: len(x)] @ x
+            for x in logsumexp_both(
+                q, k, scale=scale, q_ids=Q_IDS, k_ids=K_IDS, q_bias=b, k_bias=c, **how
+            )
+        ),
+        lambda scale, q, k, b, c: (
+            WEIGHTS[:N] @ lse(q, k, scale, c, Q_IDS, K_IDS)
+            + WEIGHTS @ lse(k, q, scale, b, K_IDS, Q_IDS)
+        ),
+    ),
+    "among": (
+        (K, K_BIAS),
+        lambda scale, z, b, **how: (
+            WEIGHTS @ logsumexp_among(z, scale=scale, ids=K_IDS, groups=K_GROUPS, bias=b, **how)
+        ),
+        lambda scale, z, b: WEIGHTS @ lse(z, z, scale, b, K_IDS, K_IDS, K_GROUPS, K_GROUPS),
+    ),
+    "softplus": (
+        (Q, K, K_BIAS),
+        lambda scale, q, k, bias, **how: (
+            WEIGHTS[:N]
+            @ softplus_pairs(q, k, scale=scale, q_ids=Q_IDS, k_ids=K_IDS, bias=bias, **how)
+        ),
+        lambda scale, q, k, bias: WEIGHTS[:N] @ softplus(q, k, scale, bias, Q_IDS, K_IDS),
+    ),
+}
+
+
+def differences(function, arguments, step=1e-5):
+    """Gradient of each argument by central differences; 0 where it is infinite."""
+    found = []
+    for number, x in enumerate(arguments):
+        slope = np.zeros(np.shape(x))
+        for place in np.ndindex(np.shape(x)):
+            if not np.isfinite(np.asarray(x)[place]):
+                continue
+            values = []
+            for sign in (step, -step):
+                moved = np.array(x, np.float64)
+                moved[place] += sign
+                values.append(function(*arguments[:number], moved, *arguments[number + 1 :]))
+            slope[place] = (values[0] - values[1]) / (2 * step)
+        found.append(slope)
+    return found
+
+
+def by_hand():
+    """Values and gradients of the loops, per case and size of the logits."""
+    return {
+        (name, size): (function(scale, *args), differences(function, (scale, *args)))
+        for name, (args, _, function) in CASES.items()
+        for size, scale in SCALES.items()
+    }
+
+
+def compare(oracle, name, **how):
+    """The library's value and gradients, compiled once, against the oracle at both sizes."""
+    args, function, _ = CASES[name]
+    numbers = tuple(range(len(args) + 1))
+    compiled = jax.jit(jax.value_and_grad(partial(function, **how), argnums=numbers))
+    for size, scale in SCALES.items():
+        value, gradients = compiled(jnp.float32(scale), *(jnp.array(x, jnp.float32) for x in args))
+        expected, slopes = oracle[name, size]
+        np.testing.assert_allclose(value, expected, rtol=2e-6, atol=1e-5)
+        for gradient, slope in zip(gradients, slopes, strict=True):
+            largest = np.abs(slope).max()
+            np.testing.assert_allclose(gradient, slope, rtol=0, atol=2e-5 * largest + 1e-6)
