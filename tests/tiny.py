@@ -25,7 +25,7 @@ def source() -> Arrays:
 experiment = Experiment(
     method=SimCLR(
         augment=digits(SIZE),
-        encoder=ResNet(10, width=0.125, stem="cifar", zero_init=False),
+        encoder=ResNet(10, width=0.125, stem="cifar", stages=2, zero_init=False),
         projector=MLP((0,), 16, final_norm="affine"),
         temperature=0.5,
     ),

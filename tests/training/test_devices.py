@@ -30,7 +30,7 @@ EXPERIMENT = replace(
     tiny.experiment,
     method=SimCLR(
         augment=simclr(16, normalize="cifar10"),
-        encoder=ResNet(10, width=0.25, stem="cifar"),
+        encoder=ResNet(10, width=0.25, stem="cifar", stages=2),
         projector=MLP((0,), 32, final_norm="scale"),
         temperature=0.5,
     ),
