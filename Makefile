@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/python eval.py $(DEMO)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

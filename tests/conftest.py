@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Compiling is most of what the suite does; the first level of optimisation is enough for it.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1",
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -25,9 +29,12 @@ def real_data() -> Path:
 
 
 SLOW = ("test_resume.py", "test_devices.py", "test_programs.py", "test_loop.py")
-"""Files whose tests start first, so that no worker is left alone with them at the end."""
+"""Files of whole runs. They start first, so that no worker is left alone with them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: places.get(item.path.name, len(SLOW)))
+    for item in items:
+        if item.path.name in places:
+            item.add_marker("slow")

@@ -15,8 +15,8 @@ Up to a million pairs the matrix is simply built ("dense"); beyond that it is ma
 forward and backward ("blocked"), so that memory grows with the rows and not with the pairs. Under
 a mesh (`jax.set_mesh`) with an axis "data" the rows of both sides are taken to be spread over it;
 keys are gathered while all of them fit in 256 MiB, and passed round a ring beyond that. All bodies
-and transports give the same numbers up to the order of sums. Kernels for TPU ("pallas") are there
-for the log-sum-exps; they are not chosen by themselves, since no TPU has timed them yet.
+and transports give the same numbers up to the order of sums. Kernels ("tpu", "gpu") are there for
+the log-sum-exps; they are not chosen by themselves, since no such chip has timed them yet.
 """
 
 from functools import partial
@@ -34,7 +34,7 @@ from jaxcl.similarity.tiles import MASKED, Rows, masked_logits
 from jaxcl.similarity.transport import Spread, Transport
 from jaxcl.typing import Array, Float, Int
 
-Body = Literal["dense", "blocked", "pallas"]
+Body = Literal["dense", "blocked", "tpu", "gpu"]
 
 DENSE_PAIRS = 2**20
 """Pairs up to which the whole matrix is built."""
@@ -71,7 +71,7 @@ def logsumexp_pairs(
       q_groups: [n] a query sees only keys of its own group; None: it sees all.
       k_groups: [m] groups of the keys; given together with `q_groups`.
       bias: [m] added to the logits of each key; minus infinity hides it.
-      body: "dense" or "blocked"; None: by the number of pairs. "pallas": kernels for TPU.
+      body: "dense" or "blocked"; None: by the number of pairs. "tpu", "gpu": kernels.
       transport: "gather" or "ring" under a mesh; None: by the size of the keys.
 
     Returns:
@@ -250,11 +250,16 @@ def _dense(sides: tuple[Rows, Rows], body: Body | None) -> bool:
 
 
 def _logsumexp(body: Body | None) -> Reduction:
-    if body != "pallas":
-        return LOG_SUM_EXP
-    from jaxcl.similarity.pallas_tpu import LOG_SUM_EXP_TPU  # slow to import
+    # Pallas is slow to import, and few need it.
+    if body == "tpu":
+        from jaxcl.similarity.pallas_tpu import LOG_SUM_EXP_TPU
 
-    return LOG_SUM_EXP_TPU
+        return LOG_SUM_EXP_TPU
+    if body == "gpu":
+        from jaxcl.similarity.pallas_gpu import LOG_SUM_EXP_GPU
+
+        return LOG_SUM_EXP_GPU
+    return LOG_SUM_EXP
 
 
 def _dense_logsumexp(q: Rows, k: Rows, scale: float | Array) -> Float[Array, "n"]:

@@ -15,5 +15,15 @@ def test_unit_rows_have_length_one_and_zero_rows_stay_zero():
     np.testing.assert_allclose(gradient[0] @ x[0], 0.0, atol=1e-6)
 
 
+def test_length_does_not_matter_but_below_the_shortest():
+    x = jnp.array([[3.0, 4.0]])
+    slope = jax.jacobian(unit_rows)(x)[0, :, 0]
+    for scale in (1e-11, 1e-5, 1e20, 1e30):
+        np.testing.assert_allclose(unit_rows(scale * x), [[0.6, 0.8]], rtol=1e-6)
+        scaled = jax.jacobian(unit_rows)(scale * x)[0, :, 0] * scale
+        np.testing.assert_allclose(scaled, slope, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(unit_rows(1e-20 * x), 1e-8 * x, rtol=1e-5)
+
+
 def test_half_precision_comes_out_in_float32():
     assert unit_rows(jnp.ones((2, 3), jnp.bfloat16)).dtype == jnp.float32

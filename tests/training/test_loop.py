@@ -80,7 +80,7 @@ def test_what_is_told_before_and_while_it_trains(tmp_path, capsys):
         r"data                  train: 160 images, 10 classes, resident",
     ):
         assert line in told
-    assert "parameters            encoder 0.07" in told
+    assert "parameters            encoder 0.00495 M" in told
     assert "MiB of work space" in told
     assert "step 4/5  images/s" in told
 

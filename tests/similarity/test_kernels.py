@@ -1,4 +1,4 @@
-"""The TPU kernels: interpreted against the loops, and compiled for chips that are not here."""
+"""The kernels: interpreted against the loops, and compiled for chips that are not here."""
 
 import jax
 import jax.numpy as jnp
@@ -8,35 +8,45 @@ from jax.sharding import SingleDeviceSharding
 from pair_family import CASES, compare
 
 from jaxcl.scale import data_mesh
-from jaxcl.similarity import logsumexp_among, logsumexp_both, pallas_tpu
+from jaxcl.similarity import logsumexp_among, logsumexp_both, pallas_gpu, pallas_tpu
 
 KERNELS = [name for name in CASES if name != "softplus"]
+BODIES = {"tpu": pallas_tpu, "gpu": pallas_gpu}
+
+
+@pytest.fixture(params=BODIES)
+def body(request, monkeypatch):
+    monkeypatch.setattr(BODIES[request.param], "INTERPRET", True)
+    return request.param
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_interpreted_kernels_match_the_equation(monkeypatch, oracle, name):
-    monkeypatch.setattr(pallas_tpu, "INTERPRET", True)
-    compare(oracle, name, body="pallas")
+def test_interpreted_kernels_match_the_equation(oracle, name, body):
+    compare(oracle, name, body=body)
 
 
 @pytest.mark.parametrize("transport", ["gather", "ring"])
-def test_kernels_run_on_each_device_of_a_mesh(monkeypatch, oracle, transport):
-    monkeypatch.setattr(pallas_tpu, "INTERPRET", True)
+def test_kernels_run_on_each_device_of_a_mesh(oracle, transport, body):
     with jax.set_mesh(data_mesh(2)):
-        compare(oracle, "both", body="pallas", transport=transport)
+        compare(oracle, "both", body=body, transport=transport)
 
 
-def test_several_tiles(monkeypatch):
-    monkeypatch.setattr(pallas_tpu, "INTERPRET", True)
+def test_several_tiles(monkeypatch, body):
     monkeypatch.setattr(pallas_tpu, "TILE", 128)
     z = jnp.array(np.random.default_rng(0).normal(size=(300, 8)), jnp.float32)
 
     def loss(z, body):
         return logsumexp_among(z, scale=2.0, body=body).mean()
 
-    found, expected = (jax.value_and_grad(loss)(z, body) for body in ("pallas", "dense"))
+    found, expected = (jax.value_and_grad(loss)(z, each) for each in (body, "dense"))
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
     np.testing.assert_allclose(found[1], expected[1], atol=1e-6)
+
+
+def losses(a, b, body):
+    rows, columns = logsumexp_both(a, b, scale=10.0, body=body)
+    ids = jnp.arange(len(a)) // 2
+    return rows.mean() + columns.mean() + logsumexp_among(a, ids=ids, body=body).mean()
 
 
 @pytest.mark.parametrize("chip", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
@@ -49,17 +59,20 @@ def test_kernels_compile_for_a_tpu(monkeypatch, chip):
     monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nor one to fight over
     device = topologies.get_topology_desc(chip, platform="tpu").devices[0]
     place = SingleDeviceSharding(device)
-
-    def losses(a, b):
-        rows, columns = logsumexp_both(a, b, scale=10.0, body="pallas")
-        ids = jnp.arange(len(a)) // 2
-        return rows.mean() + columns.mean() + logsumexp_among(a, ids=ids, body="pallas").mean()
-
+    step = jax.jit(jax.grad(losses, argnums=(0, 1)), static_argnums=2)
     for dtype, width in ((jnp.bfloat16, 128), (jnp.float32, 512)):
         rows = jax.ShapeDtypeStruct((3000, width), dtype, sharding=place)
-        step = jax.jit(jax.grad(losses, argnums=(0, 1)))
-        program = step.trace(rows, rows).lower(lowering_platforms=("tpu",)).compile()
+        program = step.trace(rows, rows, "tpu").lower(lowering_platforms=("tpu",)).compile()
         assert "tpu_custom_call" in program.as_text()
         # No matrix: a tenth of one of 3,000 x 3,000 numbers is more than all there is beside rows.
         beside = program.memory_analysis().temp_size_in_bytes - 40 * 3072 * max(width, 128) * 4
         assert beside < 3000 * 3000 * 4 / 10
+
+
+def test_kernels_lower_for_a_gpu():
+    """To Triton's language, which needs no GPU; its compiler does."""
+    step = jax.jit(jax.grad(losses, argnums=(0, 1)), static_argnums=2)
+    for dtype, width in ((jnp.bfloat16, 128), (jnp.float32, 96)):
+        rows = jax.ShapeDtypeStruct((3000, width), dtype)
+        text = step.trace(rows, rows, "gpu").lower(lowering_platforms=("cuda",)).as_text()
+        assert text.count("triton") >= 6
