@@ -7,9 +7,9 @@
 Value and gradients, best of the rounds. The roofline is the time that the loss's own products take
 at this machine's rate for large ones: 4 R^2 d FLOP for R rows among themselves (half of the
 symmetric matrix, forward and again backward, and two products), 8 N^2 d for two sets. "dense" is
-the same loss on the whole matrix, jitted. lightly, pytorch-metric-learning and optax take part
-where they are installed. Temporary memory is the compiler's figure; of torch, what the process grew
-by at most.
+the same loss on the whole matrix, jitted; "textbook" what one writes from the paper's equation.
+lightly, pytorch-metric-learning and optax take part where they are installed. Temporary memory is
+the compiler's figure; of torch, what the process grew by at most.
 """
 
 import resource
@@ -121,6 +121,7 @@ def gemm_rate(dtype: str, side: int) -> float:
 
 def peers(views: np.ndarray, rounds: int) -> None:
     for name, make in (
+        ("textbook NT-Xent in JAX", textbook_ntxent),
         ("optax ntxent", optax_ntxent),
         ("lightly NTXentLoss", lightly_ntxent),
         ("pytorch-metric-learning NTXent", metric_learning_ntxent),
@@ -138,7 +139,7 @@ def peers(views: np.ndarray, rounds: int) -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         seconds = best(run, rounds)
         grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-        line(name, seconds, grown if grown else None)
+        line(name, seconds, getattr(make, "memory", grown or None))
 
 
 def optax_ntxent(views: np.ndarray) -> Callable[[], Any]:
@@ -148,6 +149,23 @@ def optax_ntxent(views: np.ndarray) -> Callable[[], Any]:
     labels = jnp.tile(jnp.arange(len(z) // 2), 2)
     step = jax.jit(jax.value_and_grad(lambda z: optax.losses.ntxent(z, labels, 0.1)))
     return lambda: step(z)
+
+
+def textbook_ntxent(views: np.ndarray) -> Callable[[], Any]:
+    """What one writes from the paper: all logits, the diagonal masked, cross-entropy."""
+    import optax
+
+    def loss(a: Any, b: Any) -> Any:
+        z = jnp.concatenate([a, b])
+        z = z / jnp.linalg.norm(z, axis=1, keepdims=True)
+        logits = jnp.where(jnp.eye(len(z), dtype=bool), -1e9, z @ z.T / 0.1)
+        twins = jnp.roll(jnp.arange(len(z)), len(a))
+        return optax.losses.softmax_cross_entropy_with_integer_labels(logits, twins).mean()
+
+    a, b = (jnp.asarray(view) for view in views)
+    program = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(a, b).compile()
+    textbook_ntxent.memory = program.memory_analysis().temp_size_in_bytes  # type: ignore[attr-defined]
+    return lambda: program(a, b)
 
 
 def lightly_ntxent(views: np.ndarray) -> Callable[[], Any]:

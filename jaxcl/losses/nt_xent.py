@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcl.losses.rows import check_pairs, own_pairs
-from jaxcl.similarity import logsumexp_among, max_pairs, unit_rows
+from jaxcl.losses.rows import as_rows, check_pairs, own_pairs
+from jaxcl.similarity import logsumexp_among, logsumexp_both, max_pairs
 from jaxcl.typing import Array, Float
 
 
@@ -57,18 +57,24 @@ def nt_xent_with_accuracy(
 ) -> NTXent:
     """`nt_xent` together with the contrastive accuracy, from the same pairs."""
     check_pairs(a, b)
-    # Twins lie side by side: with rows spread over devices, no row has to move for this.
-    z = jnp.stack([unit_rows(a), unit_rows(b)], axis=1)  # [n, 2, d]
-    own = jnp.repeat(own_pairs(z[:, 0], z[:, 1]) / temperature, 2)  # [2n]
-    z = z.reshape(-1, z.shape[-1])  # [2n, d]
-    example = jnp.arange(len(z)) // 2
-    scale = 1 / temperature
-    negatives = logsumexp_among(z, scale=scale, ids=example)  # [2n]
-    hardest = max_pairs(z, z, scale=scale, q_ids=example, k_ids=example)
-    loss = jnp.mean(jnp.logaddexp(own, negatives) - own)
+    a, b = as_rows(a, normalize=True), as_rows(b, normalize=True)
+    scale, row = 1 / temperature, jnp.arange(len(a))
+    own = scale * own_pairs(a, b)
+    # Three sweeps are as much work as one over both views, and no array has to hold both.
+    across, back = logsumexp_both(a, b, scale=scale, q_ids=row, k_ids=row)
+    others = [
+        jnp.logaddexp(across, logsumexp_among(a, scale=scale)),
+        jnp.logaddexp(back, logsumexp_among(b, scale=scale)),
+    ]
+    loss = jnp.mean(sum(jnp.logaddexp(own, other) for other in others) / 2 - own)
+    hardest = [
+        jnp.maximum(*(max_pairs(q, k, scale=scale, q_ids=row, k_ids=row) for k in (a, b)))
+        for q in (a, b)
+    ]
+    accuracy = jnp.mean(jnp.stack([own > most for most in hardest]))
     if reduction == "official":
         loss = 2 * loss
-    return NTXent(loss, jax.lax.stop_gradient(jnp.mean(own > hardest)))
+    return NTXent(loss, jax.lax.stop_gradient(accuracy))
 
 
 def nt_xent_rows(
