@@ -1,7 +1,7 @@
 """NT-Xent, CLIP and SupCon at growing batches: time, share of the roofline, memory; peers.
 
     python benchmarks/losses.py                         # 4,096 to 16,384 rows, float32, width 128
-    python benchmarks/losses.py --rows 131072 --dense False
+    python benchmarks/losses.py --rows 131072 --rounds 1 --no-dense --no-peers
     python benchmarks/losses.py --dtype bfloat16 --width 512 --rows 65536 --losses clip
 
 Value and gradients, best of the rounds. The roofline is the time that the loss's own products take
