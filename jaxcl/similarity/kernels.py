@@ -20,8 +20,11 @@ from jaxcl.typing import Array, Float
 
 SumsOf = Callable[[Rows, Rows, Float[Array, ""]], Float[Array, "n"]]
 """`log sum_j exp(s_ij + b_j)` of each query, MASKED where it sees nothing."""
+Numbers = tuple[Array | None, Array | None]
+"""Of one side: the gradients that arrive at its sums, and the sums; None twice for no sums."""
 GatheredOf = Callable[
-    [Rows, Rows, Float[Array, ""], Sums, Sums], tuple[Float[Array, "n d"], Float[Array, "n"]]
+    [Rows, Rows, Float[Array, ""], Numbers, Numbers],
+    tuple[Float[Array, "n d"], Float[Array, "n"]],
 ]
 """`sum_j G_ij k_j` of each query, and its bias's `sum_j h_j exp(s_ij + b_i - C_j)`."""
 
@@ -48,21 +51,21 @@ def one_sided(sums_of: SumsOf, gathered_of: GatheredOf) -> Reduction:
         q: Rows, k: Rows, scale: Array, tiling: Tiling, wanted: Wanted, sums: Sums, arriving: Sums
     ) -> Gradients:
         own = tiling.triangle or (sums.columns is not None and not wanted.keys)
-        dq, q_bias = gathered_of(q, k, scale, sums, arriving)
+        rows, columns = (arriving.rows, sums.rows), (arriving.columns, sums.columns)
+        dq, q_bias = gathered_of(q, k, scale, rows, columns)
         moved = (0.5 if own else 1.0) * jnp.sum(q.x * dq)
         found = Gradients(
             scale * dq, q_bias if sums.columns is not None else None, None, None, moved
         )
         if own:
             return found
-        turned = [Sums(each.columns, each.rows) for each in (sums, arriving)]  # type: ignore[arg-type]
-        dk, k_bias = gathered_of(k, q, scale, *turned)
+        dk, k_bias = gathered_of(k, q, scale, columns, rows)
         return found._replace(k=scale * dk, k_bias=k_bias)
 
     return Reduction(forward, backward, LOG_SUM_EXP.join, LOG_SUM_EXP.join_devices)
 
 
-def laid_out(rows: Rows, numbers: tuple[Array | None, ...], extra: int, axis: int) -> Any:
+def laid_out(rows: Rows, numbers: Numbers, extra: int, axis: int) -> Any:
     """Rows and their `Side`, with hidden rows that fill up the last tile; axis 1 for queries."""
     given = tuple(x for x in numbers if x is not None)
     rows, given = hidden_behind((rows, given), extra)

@@ -12,6 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from jaxcl.similarity.kernels import (
+    Numbers,
     Side,
     finished,
     joined,
@@ -21,7 +22,6 @@ from jaxcl.similarity.kernels import (
     product,
     weights,
 )  # fmt: skip
-from jaxcl.similarity.reduction import Sums
 from jaxcl.similarity.tiles import MASKED, Rows
 from jaxcl.typing import Array, Float
 
@@ -44,27 +44,27 @@ def _sums(q: Rows, k: Rows, scale: Float[Array, ""]) -> Float[Array, "n"]:
         start = (jnp.full((QUERIES, 1), MASKED), jnp.zeros((QUERIES, 1)))
         out[...] = finished(*jax.lax.fori_loop(0, k.shape[0] // KEYS, tile, start))[:, 0]
 
-    return _run(kernel, q, k, scale, Sums(None, None), Sums(None, None), (None,))[0]  # type: ignore[arg-type]
+    return _run(kernel, q, k, scale, (None, None), (None, None), (None,))[0]
 
 
 def _gathered(
-    q: Rows, k: Rows, scale: Float[Array, ""], sums: Sums, arriving: Sums
+    q: Rows, k: Rows, scale: Float[Array, ""], rows: Numbers, columns: Numbers
 ) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
     def kernel(scale: Any, q: Any, k: Any, of_q: Side, of_k: Side, dq: Any, bias: Any) -> None:
-        queries, rows = _some(of_q, None), q[...]
+        queries, some = _some(of_q, None), q[...]
 
         def tile(j: Array, kept: tuple[Array, Array]) -> tuple[Array, Array]:
             run = pl.ds(j * KEYS, KEYS)
             keys, others = _some(of_k, run), k[run, :]
-            g, of_bias = weights(logits_of(scale[0], rows, others, queries, keys), queries, keys)
+            g, of_bias = weights(logits_of(scale[0], some, others, queries, keys), queries, keys)
             return kept[0] + product(g, others, contract=0), kept[1] + of_bias
 
-        start = (jnp.zeros(rows.shape, jnp.float32), jnp.zeros((QUERIES, 1)))
+        start = (jnp.zeros(some.shape, jnp.float32), jnp.zeros((QUERIES, 1)))
         found = jax.lax.fori_loop(0, k.shape[0] // KEYS, tile, start)
         dq[...], bias[...] = found[0], found[1][:, 0]
 
     width = q.x.shape[1]
-    dq, bias = _run(kernel, q, k, scale, sums, arriving, (_power(width), None))
+    dq, bias = _run(kernel, q, k, scale, rows, columns, (_power(width), None))
     return dq[:, :width], bias
 
 
@@ -76,16 +76,16 @@ def _run(
     q: Rows,
     k: Rows,
     scale: Float[Array, ""],
-    sums: Sums,
-    arriving: Sums,
+    rows: Numbers,
+    columns: Numbers,
     widths: tuple[int | None, ...],
 ) -> list[Array]:
     """Outputs for each query, of the given widths or one number each."""
     n, m = len(q.x), len(k.x)
     wider = ((0, 0), (0, _power(q.x.shape[1]) - q.x.shape[1]))
     q, k = (rows._replace(x=jnp.pad(rows.x, wider)) for rows in (q, k))
-    q_x, of_q = laid_out(q, (arriving.rows, sums.rows), -n % QUERIES, 1)
-    k_x, of_k = laid_out(k, (arriving.columns, sums.columns), -m % KEYS, 0)
+    q_x, of_q = laid_out(q, rows, -n % QUERIES, 1)
+    k_x, of_k = laid_out(k, columns, -m % KEYS, 0)
     of_q, of_k = (jax.tree.map(jnp.ravel, side) for side in (of_q, of_k))
 
     def by_query(width: int | None) -> pl.BlockSpec:

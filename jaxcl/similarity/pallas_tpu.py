@@ -11,6 +11,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxcl.similarity.kernels import (
+    Numbers,
     Side,
     finished,
     joined,
@@ -21,7 +22,6 @@ from jaxcl.similarity.kernels import (
     read,
     weights,
 )  # fmt: skip
-from jaxcl.similarity.reduction import Sums
 from jaxcl.similarity.tiles import MASKED, Rows
 from jaxcl.typing import Array, Float
 
@@ -50,11 +50,11 @@ def _sums(q: Rows, k: Rows, scale: Float[Array, ""]) -> Float[Array, "n"]:
         def _() -> None:
             out[...] = finished(peak[...], total[...])
 
-    return _run(kernel, q, k, scale, Sums(None, None), Sums(None, None), (1,), kept=2)[0][:, 0]  # type: ignore[arg-type]
+    return _run(kernel, q, k, scale, (None, None), (None, None), (1,), kept=2)[0][:, 0]
 
 
 def _gathered(
-    q: Rows, k: Rows, scale: Float[Array, ""], sums: Sums, arriving: Sums
+    q: Rows, k: Rows, scale: Float[Array, ""], rows: Numbers, columns: Numbers
 ) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
     def kernel(scale: Any, q: Any, k: Any, of_q: Side, of_k: Side, dq: Any, bias: Any) -> None:
         @pl.when(pl.program_id(1) == 0)
@@ -68,7 +68,7 @@ def _gathered(
         dq[...] += product(g, k[...], contract=0)
         bias[...] += of_bias
 
-    dq, bias = _run(kernel, q, k, scale, sums, arriving, (q.x.shape[1], 1))
+    dq, bias = _run(kernel, q, k, scale, rows, columns, (q.x.shape[1], 1))
     return dq, bias[:, 0]
 
 
@@ -80,8 +80,8 @@ def _run(
     q: Rows,
     k: Rows,
     scale: Float[Array, ""],
-    sums: Sums,
-    arriving: Sums,
+    rows: Numbers,
+    columns: Numbers,
     widths: tuple[int, ...],
     *,
     kept: int = 0,
@@ -89,8 +89,8 @@ def _run(
     """Outputs of the given widths for each query, of a kernel that has seen every tile."""
     n, m, d = len(q.x), len(k.x), q.x.shape[1]
     t, u = (min(TILE, -(-count // LANES) * LANES) for count in (n, m))
-    q_x, of_q = laid_out(q, (arriving.rows, sums.rows), -n % t, 1)
-    k_x, of_k = laid_out(k, (arriving.columns, sums.columns), -m % u, 0)
+    q_x, of_q = laid_out(q, rows, -n % t, 1)
+    k_x, of_k = laid_out(k, columns, -m % u, 0)
 
     def by_query(width: int) -> pl.BlockSpec:
         return pl.BlockSpec((t, width), lambda i, j: (i, 0))
