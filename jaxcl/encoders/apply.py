@@ -13,22 +13,35 @@ from jaxcl.typing import Array, Key, PyTree
 Encoded = TypeVar("Encoded")
 
 
-def initialise(module: nn.Module, key: Key, x: Array) -> tuple[PyTree, PyTree]:
-    """Parameters and batch statistics of `module` for inputs like `x`, whose rows may be few."""
+def initialise(module: nn.Module, key: Key, x: PyTree) -> tuple[PyTree, PyTree]:
+    """Parameters and batch statistics of `module` for inputs like `x`, whose rows may be few.
+
+    `x` is an array, or a tree of arrays where the module takes named fields.
+    """
     variables = module.init(key, x, train=False)
     return variables["params"], variables.get("batch_stats", {})
 
 
 def forward(
-    module: nn.Module, params: PyTree, stats: PyTree, x: Array, *, train: bool
+    module: nn.Module,
+    params: PyTree,
+    stats: PyTree,
+    x: PyTree,
+    *,
+    train: bool,
+    key: Key | None = None,
 ) -> tuple[dict[str, Any], PyTree]:
-    """Named outputs of `module` and the statistics after it; those change in training alone."""
+    """Named outputs of `module` and the statistics after it; those change in training alone.
+
+    `key` is that of dropout and of stochastic depth; modules with neither need none.
+    """
     variables = {"params": params, "batch_stats": stats}
     outputs: Any
     if not train:
         outputs = module.apply(variables, x, train=False)
         return outputs, stats
-    outputs, state = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    rngs = None if key is None else {"dropout": key}
+    outputs, state = module.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)
     return outputs, state.get("batch_stats", {})
 
 

@@ -1,0 +1,90 @@
+"""Attention, shared by the encoders of images and of text."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxcl.typing import Array, Bool, Float
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of tokens among themselves; query, key and value are one layer."""
+
+    heads: int
+    bias: bool = True
+    """Biases in both linear layers."""
+    dropout: float = 0.0
+    """Of the attention weights, in training; draws from the "dropout" key."""
+    dtype: str = "float32"
+    kernel_init: jax.nn.initializers.Initializer = nn.initializers.xavier_uniform()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "n t d"],
+        train: bool,
+        *,
+        mask: Bool[Array, "n 1 q k"] | None = None,
+        offset: Float[Array, "n h q k"] | None = None,
+    ) -> tuple[Float[Array, "n t d"], Float[Array, "n h t t"]]:
+        """Attends.
+
+        Args:
+          x: [n, t, d] tokens; heads divide d.
+          train: whether weights are dropped.
+          mask: broadcastable to [n, h, t, t], true where a query may look at a key.
+          offset: broadcastable to [n, h, t, t], added to the scaled scores.
+
+        Returns:
+          The tokens' updates [n, t, d], and the attention maps [n, h, t, t] in float32 before
+          dropout, which cost nothing under `jit` unless they are used.
+        """
+        width = x.shape[-1]
+        qkv = nn.Dense(
+            3 * width, use_bias=self.bias, dtype=self.dtype, kernel_init=self._fused, name="qkv"
+        )(x)
+        q, k, v = (
+            part.reshape(*x.shape[:2], self.heads, width // self.heads)
+            for part in jnp.split(qkv, 3, axis=-1)
+        )
+        maps = attention_maps(q, k, mask=mask, offset=offset)
+        if train and self.dropout:
+            kept = nn.Dropout(self.dropout, deterministic=False)(maps).astype(v.dtype)
+            attended = jnp.einsum("nhqk,nkhd->nqhd", kept, v)
+        else:
+            attended = jax.nn.dot_product_attention(q, k, v, bias=offset, mask=mask)
+        out = nn.Dense(
+            width, use_bias=self.bias, dtype=self.dtype, kernel_init=self.kernel_init, name="out"
+        )(attended.reshape(x.shape))
+        return out, maps
+
+    def _fused(self, key: Array, shape: tuple[int, int], dtype: str = "float32") -> Array:
+        """Three matrices that start as three, side by side."""
+        keys = jax.random.split(key, 3)
+        third = (shape[0], shape[1] // 3)
+        return jnp.concatenate([self.kernel_init(k, third, dtype) for k in keys], axis=1)
+
+
+def attention_maps(
+    q: Float[Array, "n q h d"],
+    k: Float[Array, "n k h d"],
+    *,
+    mask: Bool[Array, "n 1 q k"] | None = None,
+    offset: Float[Array, "n h q k"] | None = None,
+    scale: float | None = None,
+) -> Float[Array, "n h q k"]:
+    """Softmax of the scaled scores over the keys that a query may look at, in float32.
+
+    Args:
+      q, k: queries and keys by head.
+      mask: true where a query may look at a key.
+      offset: added to the scaled scores.
+      scale: of the scores; None: 1 / sqrt(d).
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scores = scale * jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=jnp.float32)
+    if offset is not None:
+        scores = scores + offset
+    if mask is not None:
+        scores = jnp.where(mask, scores, -2.4e38)
+    return jax.nn.softmax(scores, axis=-1)
