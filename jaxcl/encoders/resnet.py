@@ -1,16 +1,17 @@
 """Residual networks, post-activation, with stems for large and for CIFAR-sized images.
 
-Reference: He et al. 2015, arXiv:1512.03385; strides on the 3x3 convolution as in torchvision.
+Reference: He et al. 2015, arXiv:1512.03385; strides on the 3x3 convolution as in torchvision;
+SimCLR v2's networks (Chen et al. 2020, arXiv:2006.10029) are `simclr_v2_resnet`.
 """
 
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxcl.encoders.norm import BatchNorm
-from jaxcl.typing import Array, Float
+from jaxcl.encoders.apply import forward
+from jaxcl.encoders.residual import Block, Layers
+from jaxcl.typing import Array, Float, PyTree
 
 BLOCKS = {
     10: (1, 1, 1, 1),
@@ -31,16 +32,27 @@ class ResNet(nn.Module):
     """Layers: 10, 18, 34 with basic blocks; 50, 101, 152, 200 with bottlenecks."""
     width: float = 1.0
     """Multiplies all channels (64 in the first stage at 1)."""
-    stem: Literal["imagenet", "cifar", "half"] = "imagenet"
-    """imagenet: 7x7 stride 2 and max-pooling; cifar: 3x3 stride 1; half: 3x3 stride 2, a quarter of
-    cifar's work for small images on small machines."""
+    stem: Literal["imagenet", "deep", "cifar", "half"] = "imagenet"
+    """imagenet: 7x7 stride 2 and max-pooling; deep: three 3x3 in place of the 7x7; cifar: 3x3
+    stride 1; half: 3x3 stride 2, a quarter of cifar's work for small images on small machines."""
     stages: Literal[2, 3, 4] = 4
     """How many of the four stages there are. Images whose last map would be under 4x4 do as well
     with one less, and XLA's convolutions of such maps are very slow on CPU."""
+    pooled_shortcut: bool = False
+    """Shortcuts average 2x2 pixels where they would skip three of four (ResNet-D)."""
+    sk_ratio: float = 0.0
+    """Selective kernels in bottlenecks, by squeezed channels per channel: 1/16 in SimCLR v2."""
+    norm: Literal["batch", "group"] = "batch"
+    """batch, or group: 16 groups of channels and standardised kernels, no statistics of batches."""
     groups: int = 1
     """Batch-norm statistics per contiguous groups-th of the rows; 1: the whole batch."""
     zero_init: bool = True
     """Last norm of each block starts at zero, so that a block starts as the identity."""
+    even_pool: bool = True
+    """Pad the stem's max-pooling alike on both sides as torch does, else at the end as TensorFlow
+    does, which Google's checkpoints need."""
+    remat: bool = False
+    """Recompute each block's activations in the backward pass: less memory, a third more work."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation; parameters and statistics stay float32."""
 
@@ -48,76 +60,86 @@ class ResNet(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> dict[str, Any]:
         """Images [n, h, w, c] -> features [n, 512 width] (2048 width from depth 50 on; half as
         wide for each stage less), float32; stages: the map after each stage."""
-        base = round(64 * self.width)
-        x = x.astype(self.dtype)
-        if self.stem == "imagenet":
-            x = self._norm(_conv(self, base, 7, 2, "stem")(x), train, "stem_norm")
-            x = nn.max_pool(nn.relu(x), (3, 3), (2, 2), ((1, 1), (1, 1)))
-        else:
-            stride = 2 if self.stem == "half" else 1
-            x = nn.relu(self._norm(_conv(self, base, 3, stride, "stem")(x), train, "stem_norm"))
+        x = _stem(self, x, train)
         maps = []
-        for stage, count in enumerate(BLOCKS[self.depth][: self.stages]):
-            for block in range(count):
-                x = Block(
-                    channels=base * 2**stage,
-                    stride=2 if stage and not block else 1,
-                    bottleneck=self.depth >= 50,
-                    groups=self.groups,
-                    zero_init=self.zero_init,
-                    dtype=self.dtype,
-                    name=f"stage{stage + 1}_block{block + 1}",
-                )(x, train)
+        for stage in range(1, self.stages + 1):
+            x = _stage(self, stage, x, train)
             maps.append(x)
         features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         return {"features": features, "stages": tuple(maps)}
 
-    def _norm(self, x: Array, train: bool, name: str) -> Array:
-        return BatchNorm(groups=self.groups, dtype=self.dtype, name=name)(x, train)
+
+def simclr_v2_resnet(depth: Literal[50, 101, 152] = 50, width: float = 1.0) -> ResNet:
+    """The networks of SimCLR v2: selective kernels, deep stem, pooled shortcuts."""
+    return ResNet(depth, width, stem="deep", pooled_shortcut=True, sk_ratio=0.0625)
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions, or 1x1, 3x3, 1x1, beside a shortcut."""
+def apply_stage(
+    network: ResNet, params: PyTree, stats: PyTree, stage: int, x: Array, *, train: bool
+) -> tuple[Array, PyTree]:
+    """One stage of a network alone, for losses that train stages apart from each other.
 
-    channels: int
-    stride: int
-    bottleneck: bool
-    groups: int
-    zero_init: bool
-    dtype: str
+    Args:
+      network: whose stage it is.
+      params, stats: of the whole network.
+      stage: 0 for the stem, then from 1 on.
+      x: images for the stem; for a stage, the map of the one before.
+      train: as in `forward`.
+
+    Returns:
+      The map, and the statistics of the whole network after it.
+    """
+    prefix = "stem" if stage == 0 else f"stage{stage}_"
+    own_params, own_stats = (
+        {name: leaf for name, leaf in tree.items() if name.startswith(prefix)}
+        for tree in (params, stats)
+    )
+    outputs, new = forward(_Stage(network, stage), own_params, own_stats, x, train=train)
+    return outputs["map"], stats | new
+
+
+class _Stage(nn.Module):
+    """A stage whose parameters have the names that they have in the network."""
+
+    network: ResNet
+    stage: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Array:
-        out = self.channels * (4 if self.bottleneck else 1)
-        kernels = (1, 3, 1) if self.bottleneck else (3, 3)
-        strides = (1, self.stride, 1) if self.bottleneck else (self.stride, 1)
-        y = x
-        for i, (kernel, stride) in enumerate(zip(kernels, strides, strict=True), 1):
-            last = i == len(kernels)
-            y = _conv(self, out if last else self.channels, kernel, stride, f"conv{i}")(y)
-            scale = 0.0 if last and self.zero_init else 1.0
-            y = self._norm(f"norm{i}", scale)(y, train)
-            if not last:
-                y = nn.relu(y)
-        if x.shape != y.shape:
-            x = _conv(self, out, 1, self.stride, "shortcut")(x)
-            x = self._norm("shortcut_norm", 1.0)(x, train)
-        return nn.relu(x + y)
-
-    def _norm(self, name: str, scale: float) -> BatchNorm:
-        return BatchNorm(groups=self.groups, scale_init=scale, dtype=self.dtype, name=name)
+    def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+        network = self.network.clone(parent=None)
+        if self.stage == 0:
+            return {"map": _stem(network, x, train)}
+        return {"map": _stage(network, self.stage, x, train)}
 
 
-def _conv(module: ResNet | Block, channels: int, kernel: int, stride: int, name: str) -> nn.Conv:
-    """Convolution padded alike on both sides; SAME would pad strided ones unevenly."""
-    pad = (kernel - 1) // 2
-    return nn.Conv(
-        channels,
-        (kernel, kernel),
-        (stride, stride),
-        padding=((pad, pad), (pad, pad)),
-        use_bias=False,
-        dtype=module.dtype,
-        kernel_init=jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        name=name,
-    )
+def _stem(network: ResNet, x: Array, train: bool) -> Array:
+    layers = Layers(network.norm, network.groups, network.dtype)
+    base = round(64 * network.width)
+    x = x.astype(network.dtype)
+    if network.stem == "deep":
+        for i, (channels, stride) in enumerate(((base // 2, 2), (base // 2, 1)), 1):
+            x = layers.conv(x, channels, 3, stride, f"stem{i}")
+            x = nn.relu(layers.normalise(x, train, f"stem{i}_norm"))
+    kernel = 7 if network.stem == "imagenet" else 3
+    stride = 2 if network.stem in ("imagenet", "half") else 1
+    x = layers.conv(x, base, kernel, stride, "stem")
+    x = nn.relu(layers.normalise(x, train, "stem_norm"))
+    if network.stem in ("imagenet", "deep"):
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)) if network.even_pool else "SAME")
+    return x
+
+
+def _stage(network: ResNet, stage: int, x: Array, train: bool) -> Array:
+    make = nn.remat(Block, static_argnums=(2,)) if network.remat else Block
+    for block in range(BLOCKS[network.depth][stage - 1]):
+        x = make(
+            Layers(network.norm, network.groups, network.dtype),
+            channels=round(64 * network.width) * 2 ** (stage - 1),
+            stride=2 if stage > 1 and not block else 1,
+            bottleneck=network.depth >= 50,
+            zero_init=network.zero_init,
+            pooled_shortcut=network.pooled_shortcut,
+            sk_ratio=network.sk_ratio,
+            name=f"stage{stage}_block{block + 1}",
+        )(x, train)
+    return x

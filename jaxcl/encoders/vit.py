@@ -1,0 +1,185 @@
+"""Vision transformers: of ViT, DeiT, DINO, MoCo v3, CLIP and SigLIP.
+
+    patches -> linear -> + positions -> [class token, registers] -> blocks -> norm -> pooling
+
+Reference: Dosovitskiy et al. 2020, arXiv:2010.11929.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+
+from jaxcl.encoders.positions import resize_positions, sincos_positions
+from jaxcl.encoders.transformer import PreNormBlock
+from jaxcl.typing import Array, Float
+
+SIZES = {
+    "Ti": (192, 12, 3),
+    "S": (384, 12, 6),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+    "H": (1280, 32, 16),
+}
+"""Width, depth and heads by the letters of the papers. MoCo v3's S has 12 heads."""
+
+
+class ViT(nn.Module):
+    """Pre-norm transformer on patches; `vit("S/16")` fills in the usual sizes."""
+
+    width: int = 384
+    """Channels of a token."""
+    depth: int = 12
+    """Blocks."""
+    heads: int = 6
+    """Attention heads of a block."""
+    mlp: int = 0
+    """Hidden width of a block's network; 0: four times the width."""
+    patch: int = 16
+    """Side of a patch in pixels; it divides the images' sides."""
+    image: int = 224
+    """Side of the images that learned positions are made for; others get them interpolated."""
+    positions: Literal["learned", "moco_v3", "big_vision"] = "learned"
+    """learned, or fixed sines and cosines in the order of either library."""
+    resize_offset: float = 0.0
+    """In the scale of interpolated positions; 0.1 is what DINO's code does."""
+    class_token: bool = True
+    """A learned token in front of the patches."""
+    registers: int = 0
+    """Learned tokens without position, behind the class token."""
+    pool: Literal["token", "mean"] = "token"
+    """Features: the class token, or the mean over patches; both after the last norm."""
+    projection: int = 0
+    """Width of a linear layer without bias on the features, as in CLIP; 0: none."""
+    first_norm: bool = False
+    """A norm before the first block, as in CLIP."""
+    activation: Literal["gelu", "tanh_gelu", "quick_gelu"] = "gelu"
+    """In the blocks' networks."""
+    eps: float = 1e-6
+    """Of the norms; 1e-12 in transformers' ViT, 1e-5 in CLIP."""
+    patch_bias: bool = True
+    """Bias of the patch projection."""
+    freeze_patches: bool = False
+    """The patch projection stays as it was drawn: it lies with the statistics, where neither
+    gradients nor weight decay reach it (MoCo v3)."""
+    layer_scale: float = 0.0
+    """Start of a learned factor per channel on each update; 0: none."""
+    drop_path: float = 0.0
+    """Chance that an example skips an update of the last block; it rises from 0 at the first."""
+    kernel_init: Literal["trunc_normal_0.02", "moco_v3"] = "trunc_normal_0.02"
+    """Kernels at the start; moco_v3: Xavier's uniform, with its own patches and class token."""
+    remat: bool = False
+    """Recompute each block's activations in the backward pass: less memory, a third more work."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters stay float32."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> dict[str, Any]:
+        """Images [n, h, w, c] -> features [n, width or projection], float32; tokens [n, t, width]
+        after the last norm, class token first, then registers; stages: the tokens after each
+        block; attention: the last block's maps [n, heads, t, t].
+
+        Raises:
+          ValueError: the patch does not divide the images' sides.
+        """
+        x = self._embed(x)
+        if self.first_norm:
+            x = self._norm("norm_in")(x)
+        make = nn.remat(PreNormBlock, static_argnums=(2,)) if self.remat else PreNormBlock
+        stages = []
+        for block in range(self.depth):
+            x, maps = make(
+                heads=self.heads,
+                mlp=self.mlp or 4 * self.width,
+                activation=self.activation,
+                eps=self.eps,
+                layer_scale=self.layer_scale,
+                drop_path=self.drop_path * block / max(self.depth - 1, 1),
+                dtype=self.dtype,
+                kernel_init=self._kernels(),
+                name=f"block{block + 1}",
+            )(x, train)
+            stages.append(x)
+        tokens = self._norm("norm")(x)
+        patches = tokens[:, self.class_token + self.registers :]
+        features = tokens[:, 0] if self.pool == "token" else jnp.mean(patches, axis=1)
+        if self.projection:
+            features = nn.Dense(
+                self.projection, use_bias=False, dtype=self.dtype, name="projection"
+            )(features)
+        features = features.astype(jnp.float32)
+        return {"features": features, "tokens": tokens, "stages": tuple(stages), "attention": maps}
+
+    def _embed(self, x: Float[Array, "n h w c"]) -> Float[Array, "n t d"]:
+        """Tokens with their positions, before the blocks."""
+        p = self.patch
+        if x.shape[1] % p or x.shape[2] % p:
+            raise ValueError(f"images of {x.shape[1]}x{x.shape[2]} do not split into patch={p}")
+        grid = (x.shape[1] // p, x.shape[2] // p)
+        x = rearrange(x, "n (h p) (w q) c -> n (h w) (p q c)", p=p, q=p).astype(self.dtype)
+        kernel, bias = self._patches(x.shape[-1])
+        x = x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        class_position, positions = self._positions(*grid)
+        x = x + positions.astype(self.dtype)
+        front = []
+        if self.class_token:
+            init = nn.initializers.normal(1e-6 if self.kernel_init == "moco_v3" else 0.02)
+            token = self.param("class_token", init, (1, self.width))
+            front.append(token + class_position)
+        if self.registers:
+            front.append(self.param("registers", _normal, (self.registers, self.width)))
+        front = [jnp.broadcast_to(t.astype(x.dtype), (len(x), *t.shape)) for t in front]
+        return jnp.concatenate([*front, x], axis=1)
+
+    def _patches(self, inputs: int) -> tuple[Array, Array]:
+        """Kernel [p * p * c, width] and bias of the patch projection."""
+        shape = (inputs, self.width)
+        init = _normal
+        if self.kernel_init == "moco_v3":
+            init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+        zeros = nn.initializers.zeros
+        if not self.freeze_patches:
+            kernel = self.param("patch_kernel", init, shape)
+            bias = self.param("patch_bias", zeros, (self.width,)) if self.patch_bias else 0.0
+            return kernel, jnp.asarray(bias)
+        draw = lambda init, shape: init(self.make_rng("params"), shape)
+        kernel = self.variable("batch_stats", "patch_kernel", draw, init, shape).value
+        if not self.patch_bias:
+            return kernel, jnp.zeros(())
+        return kernel, self.variable("batch_stats", "patch_bias", draw, zeros, (self.width,)).value
+
+    def _positions(self, height: int, width: int) -> tuple[Array, Array]:
+        """Of the class token, [1 or 0, width], and of the patches, [t, width]."""
+        if self.positions != "learned":
+            fixed = sincos_positions(height, width, self.width, order=self.positions)
+            return jnp.zeros((1, self.width)), jnp.asarray(fixed)
+        side, first = self.image // self.patch, int(self.class_token)
+        table = self.param("positions", _normal, (first + side * side, self.width))
+        square = table[first:].reshape(side, side, self.width)
+        resized = resize_positions(square, height, width, offset=self.resize_offset)
+        return table[:first], resized.reshape(-1, self.width)
+
+    def _kernels(self) -> jax.nn.initializers.Initializer:
+        xavier: jax.nn.initializers.Initializer = nn.initializers.xavier_uniform()
+        return xavier if self.kernel_init == "moco_v3" else _normal
+
+    def _norm(self, name: str) -> nn.LayerNorm:
+        return nn.LayerNorm(epsilon=self.eps, dtype=self.dtype, name=name)
+
+
+_normal = nn.initializers.truncated_normal(0.02)
+
+
+def vit(size: str, **fields: Any) -> ViT:
+    """A vision transformer by its name, "S/16" say: Ti, S, B, L or H, and the patch's side.
+
+    Raises:
+      ValueError: another letter.
+    """
+    letter, _, patch = size.partition("/")
+    if letter not in SIZES or not patch.isdigit():
+        raise ValueError(f"{size!r}; a size is one of {', '.join(SIZES)} and a patch, as in S/16")
+    width, depth, heads = SIZES[letter]
+    return ViT(**{"width": width, "depth": depth, "heads": heads, "patch": int(patch)} | fields)
