@@ -47,6 +47,8 @@ class ViT(nn.Module):
     """In the scale of interpolated positions; 0.1 is what DINO's code does."""
     class_token: bool = True
     """A learned token in front of the patches."""
+    class_position: bool = True
+    """The class token has a learned position too."""
     registers: int = 0
     """Learned tokens without position, behind the class token."""
     pool: Literal["token", "mean"] = "token"
@@ -127,7 +129,7 @@ class ViT(nn.Module):
         if self.class_token:
             init = nn.initializers.normal(1e-6 if self.kernel_init == "moco_v3" else 0.02)
             token = self.param("class_token", init, (1, self.width))
-            front.append(token + class_position)
+            front.append(token + class_position if len(class_position) else token)
         if self.registers:
             front.append(self.param("registers", _normal, (self.registers, self.width)))
         front = [jnp.broadcast_to(t.astype(x.dtype), (len(x), *t.shape)) for t in front]
@@ -154,8 +156,8 @@ class ViT(nn.Module):
         """Of the class token, [1 or 0, width], and of the patches, [t, width]."""
         if self.positions != "learned":
             fixed = sincos_positions(height, width, self.width, order=self.positions)
-            return jnp.zeros((1, self.width)), jnp.asarray(fixed)
-        side, first = self.image // self.patch, int(self.class_token)
+            return jnp.zeros((0, self.width)), jnp.asarray(fixed)
+        side, first = self.image // self.patch, int(self.class_token and self.class_position)
         table = self.param("positions", _normal, (first + side * side, self.width))
         square = table[first:].reshape(side, side, self.width)
         resized = resize_positions(square, height, width, offset=self.resize_offset)

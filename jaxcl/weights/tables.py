@@ -143,7 +143,7 @@ def gather(
                 if there.shape != here.shape
             ]
             continue
-        found[entry.ours] = np.ascontiguousarray(array, dtype)
+        found[entry.ours] = np.asarray(array, dtype, order="C")
     skip = re.compile(ignored)
     surplus = sorted(name for name in tensors if name not in used and not skip.match(name))
     if missing or misshapen or surplus:
@@ -162,7 +162,7 @@ def scatter(variables: PyTree, entries: Iterable[Entry]) -> dict[str, NumpyArray
     for entry in entries:
         theirs = entry.layout.to_theirs(np.asarray(arrays[entry.ours]))
         for name, array in zip(entry.theirs, theirs, strict=True):
-            tensors[name] = np.ascontiguousarray(array)
+            tensors[name] = np.asarray(array, order="C")
     return tensors
 
 

@@ -1,0 +1,228 @@
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from filled import fill, filled, images
+
+from jaxcl import UserError
+from jaxcl.encoders import MLP, ResNet, ViT, forward, initialise
+from jaxcl.encoders.positions import resize_positions
+from jaxcl.weights import LAYOUTS, load_encoder, read_tensors, save_encoder, write_tensors
+
+FIXTURES = np.load(Path(__file__).parent / "fixtures" / "vision.npz")
+NETWORKS = sorted({n.split(":")[0] for n in FIXTURES if not n.startswith("dino-positions")})
+VIT_CONFIG = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+    "image_size": 32, "patch_size": 8, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A file, or a folder with a config, for each network of the fixtures."""
+    root = tmp_path_factory.mktemp("weights")
+    for name in NETWORKS:
+        tensors = filled(json.loads(str(FIXTURES[f"{name}:shapes"])))
+        (root / name).mkdir()
+        if name == "transformers-vit":
+            (root / name / "config.json").write_text(json.dumps(VIT_CONFIG))
+        write_tensors(root / name / "model.safetensors", tensors)
+    return root
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_give_what_their_own_library_gives(checkpoints, name):
+    """Other libraries' outputs for weights that their names determine."""
+    read = load_encoder(checkpoints / name)
+    x = images(int(FIXTURES[f"{name}:side"]))
+    run = jax.jit(lambda p, s, x: forward(read.encoder, p, s, x, train=False)[0])
+    out = run(read.params, read.stats, x)
+    np.testing.assert_allclose(out["features"], FIXTURES[f"{name}:features"], atol=1e-5, rtol=1e-5)
+    for i, stage in enumerate(out["stages"]):
+        mean = stage.mean((1, 2)) if stage.ndim == 4 else stage.mean(1)
+        expected = FIXTURES[f"{name}:stage{i}"]
+        np.testing.assert_allclose(mean, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("side", [3, 5, 8])
+def test_positions_are_resized_as_dino_does(side):
+    """torch.nn.functional.interpolate, bicubic, scale_factor=(side + 0.1) / 5."""
+    table = fill("table", (1, 5, 5, 8))[0]
+    resized = resize_positions(jnp.asarray(table), side, side, offset=0.1)
+    if side == 5:
+        np.testing.assert_array_equal(resized, table)  # DINO returns the table of its own size
+        return
+    expected = FIXTURES[f"dino-positions-{side}:features"]
+    np.testing.assert_allclose(resized, expected, atol=1e-6)
+
+
+SMALL = {
+    "resnet": ResNet(10, width=0.125, stem="cifar"),
+    "bottlenecks": ResNet(50, width=0.0625),
+    "selective": ResNet(
+        50, width=0.0625, stem="deep", pooled_shortcut=True, sk_ratio=0.0625, even_pool=False
+    ),
+    "vit": ViT(16, 2, 2, 24, patch=4, image=8, layer_scale=0.5, registers=2),
+    "plain_vit": ViT(16, 2, 2, 24, patch=4, image=8),
+    "fixed_vit": ViT(16, 2, 2, patch=4, image=8, positions="moco_v3", freeze_patches=True),
+}
+
+
+def variables(encoder):
+    """Random ones of its shapes."""
+    image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    trees = jax.eval_shape(lambda x: initialise(encoder, jax.random.key(0), x), image)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), trees)
+
+
+@pytest.mark.parametrize(
+    ("network", "layout", "file"),
+    [
+        ("resnet", "torchvision", "w.pth"),
+        ("resnet", "timm", "w.safetensors"),
+        ("bottlenecks", "transformers", "folder"),
+        ("selective", "google-simclr", "w.npz"),
+        ("vit", "timm", "w.pth"),
+        ("plain_vit", "transformers", "folder"),
+    ],
+)
+def test_what_is_written_is_read_back_exactly(tmp_path, network, layout, file):
+    encoder = SMALL[network]
+    params, stats = variables(encoder)
+    save_encoder(tmp_path / file, encoder, params, stats, layout=layout)
+    again = load_encoder(tmp_path / file, encoder=encoder)
+    jax.tree.map(np.testing.assert_array_equal, (params, stats), (again.params, again.stats))
+    save_encoder(tmp_path / "2" / file, encoder, again.params, again.stats, layout=layout)
+    one, two = read_tensors(tmp_path / file), read_tensors(tmp_path / "2" / file)
+    assert one.keys() == two.keys()
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_fixed_positions_are_written_as_an_array(tmp_path):
+    """The other library then computes what this one does."""
+    encoder = SMALL["fixed_vit"]
+    params, stats = variables(encoder)
+    save_encoder(tmp_path / "w.pth", encoder, params, stats)
+    read = load_encoder(tmp_path / "w.pth", encoder=ViT(16, 2, 2, patch=4, image=8))
+    assert read.params["positions"].shape == (5, 16)
+    x = images(8)
+    ours, _ = forward(encoder, params, stats, x, train=False)
+    theirs, _ = forward(read.encoder, read.params, read.stats, x, train=False)
+    np.testing.assert_allclose(ours["tokens"], theirs["tokens"], atol=1e-6)
+
+
+def resnet_tensors(tmp_path, prefix, value=None):
+    encoder = SMALL["resnet"]
+    params, stats = variables(encoder)
+    if value is not None:
+        params = jax.tree.map(lambda a: np.full_like(a, value), params)
+    path = tmp_path / "part.safetensors"
+    save_encoder(path, encoder, params, stats, layout="torchvision", prefix=prefix)
+    return read_tensors(path)
+
+
+@pytest.mark.parametrize(
+    ("trained", "copy"),
+    [
+        ("module.encoder_q.", "module.encoder_k."),  # MoCo v1, v2
+        ("module.base_encoder.", "module.momentum_encoder."),  # MoCo v3
+        ("backbone.", "momentum_backbone."),  # solo-learn
+        ("online_network.encoder.", "target_network.encoder."),  # BYOL in torch
+        ("module.", None),  # SwAV
+        ("", None),
+    ],
+)
+def test_the_trained_network_is_found_among_prefixes(tmp_path, trained, copy):
+    tensors = resnet_tensors(tmp_path, trained, 1.0)
+    if copy:
+        tensors |= resnet_tensors(tmp_path, copy, 2.0)
+    head = f"{trained}projection_head.0.weight"
+    tensors[head] = np.zeros((3, 3), np.float32)
+    write_tensors(tmp_path / "all.pth", tensors)
+    read = load_encoder(tmp_path / "all.pth")
+    assert read.encoder == ResNet(10, width=0.125, stem="cifar")
+    assert all((leaf == 1.0).all() for leaf in jax.tree.leaves(read.params))
+    assert head in read.left
+    assert any(name.endswith("num_batches_tracked") for name in read.left)
+    if copy:
+        slow = load_encoder(tmp_path / "all.pth", prefix=copy)
+        assert all((leaf == 2.0).all() for leaf in jax.tree.leaves(slow.params))
+
+
+def test_moco_v3s_small_transformer_has_twelve_heads(tmp_path):
+    encoder = ViT(384, 1, 12, 8, patch=8, image=16)
+    params, stats = variables(encoder)
+    save_encoder(tmp_path / "w.pth", encoder, params, stats, prefix="module.base_encoder.")
+    assert load_encoder(tmp_path / "w.pth").encoder.heads == 12
+    save_encoder(tmp_path / "w.pth", encoder, params, stats)
+    assert load_encoder(tmp_path / "w.pth").encoder.heads == 6
+
+
+def test_all_that_does_not_fit_is_listed_at_once(tmp_path):
+    tensors = resnet_tensors(tmp_path, "")
+    tensors["layer2.0.conv2.wieght"] = tensors.pop("layer2.0.conv2.weight")
+    tensors["bn1.weight"] = np.ones(9, np.float32)
+    del tensors["layer4.0.bn1.bias"]
+    write_tensors(tmp_path / "w.npz", tensors)
+    with pytest.raises(UserError) as caught:
+        load_encoder(tmp_path / "w.npz")
+    message = str(caught.value)
+    assert "missing: layer2.0.conv2.weight (there is layer2.0.conv2.wieght)" in message
+    assert "missing: layer4.0.bn1.bias" in message
+    assert "other shape: bn1.weight is [9], not [8]" in message
+    assert "left over: layer2.0.conv2.wieght" in message
+
+
+def test_mistakes_are_told_in_one_message(tmp_path):
+    write_tensors(
+        tmp_path / "two.npz", resnet_tensors(tmp_path, "a.") | resnet_tensors(tmp_path, "b.")
+    )
+    write_tensors(tmp_path / "none.npz", {"x": np.ones(2)})
+    write_tensors(tmp_path / "one.npz", resnet_tensors(tmp_path, ""))
+    (tmp_path / "empty").mkdir()
+    for call, message in {
+        lambda: load_encoder(tmp_path / "two.npz"): "several networks; say prefix=: a., b.",
+        lambda: load_encoder(tmp_path / "two.npz", prefix="c."): "no network .* with prefix='c.'",
+        lambda: load_encoder(tmp_path / "none.npz"): "its 1 tensors are x, ",
+        lambda: load_encoder(tmp_path / "gone.npz"): "there is no file of weights at",
+        lambda: load_encoder(tmp_path / "empty"): "holds none of model.safetensors",
+        lambda: load_encoder(tmp_path / "one.npz", encoder=SMALL["vit"]): "holds a ResNet, not ViT",
+        lambda: load_encoder(tmp_path / "one.npz", encoder=SMALL["bottlenecks"]): "missing: ",
+        lambda: save_encoder(
+            "x", SMALL["selective"], *variables(SMALL["selective"])
+        ): "no selective",
+        lambda: save_encoder(
+            "x", SMALL["vit"], {}, {}, layout="torchvision"
+        ): "layout='torchvision'",
+        lambda: save_encoder("x", MLP(), {}, {}): "does not take a mlp",
+        lambda: save_encoder(
+            tmp_path / "f", SMALL["resnet"], *variables(SMALL["resnet"]), layout="transformers"
+        ): "stem='cifar'; transformers' ResNet has the imagenet stem alone",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            call()
+
+
+def test_every_layout_has_a_network_in_the_fixtures():
+    assert {name.split("-")[0] for name in LAYOUTS} <= {name.split("-")[0] for name in NETWORKS}
+
+
+def test_torch_and_its_libraries_open_what_is_written(tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    encoder = SMALL["plain_vit"]
+    params, stats = variables(encoder)
+    save_encoder(tmp_path / "vit", encoder, params, stats, layout="transformers")
+    theirs = transformers.ViTModel.from_pretrained(tmp_path / "vit", add_pooling_layer=False)
+    x = images(8)
+    ours, _ = forward(encoder, params, stats, x, train=False)
+    with torch.no_grad():
+        states = theirs.eval()(torch.tensor(x).permute(0, 3, 1, 2)).last_hidden_state
+    np.testing.assert_allclose(ours["tokens"], states, atol=1e-5)
+    save_encoder(tmp_path / "w.pth", encoder, params, stats)
+    state = torch.load(tmp_path / "w.pth", weights_only=True)
+    np.testing.assert_array_equal(state["pos_embed"][0], params["positions"])
