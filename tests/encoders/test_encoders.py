@@ -1,9 +1,20 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jitted import forward, initialise
 
-from jaxcl.encoders import MLP, BatchNorm, ResNet, forward, in_chunks, initialise, per_chunk
+from jaxcl.encoders import (
+    MLP,
+    BatchNorm,
+    ResNet,
+    apply_stage,
+    in_chunks,
+    per_chunk,
+    simclr_v2_resnet,
+)
 
 KEY = jax.random.key(0)
 
@@ -21,13 +32,19 @@ def count(tree):
         (ResNet(101), 44_549_160 - 2_049_000, 2048),
         (ResNet(152), 60_192_808 - 2_049_000, 2048),
         (ResNet(18, stem="cifar"), 11_689_512 - 513_000 - 3 * 64 * (49 - 9), 512),
-        (ResNet(50, width=2), 94_000_000, 4096),  # SimCLR's README: 94 M
+        # SimCLR's README, in millions
+        (ResNet(50, width=2), 94_000_000, 4096),
+        (simclr_v2_resnet(50), 35_000_000, 2048),
+        (simclr_v2_resnet(50, 2), 140_000_000, 4096),
+        (simclr_v2_resnet(101), 65_000_000, 2048),
+        (simclr_v2_resnet(152), 89_000_000, 2048),
+        (simclr_v2_resnet(152, 3), 795_000_000, 6144),
     ],
 )
 def test_parameter_counts(encoder, parameters, width):
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     params, stats = jax.eval_shape(lambda x: initialise(encoder, KEY, x), image)
-    exact = 1e-9 if parameters % 1000 else 0.005
+    exact = 1e-9 if parameters % 1000 else 0.5e6 / parameters
     assert count(params) == pytest.approx(parameters, rel=exact)
     out, _ = jax.eval_shape(
         lambda p, s, x: forward(encoder, p, s, x, train=False), params, stats, image
@@ -58,6 +75,50 @@ def test_fewer_stages_end_earlier():
     part, _ = forward(short, some(params), some(stats), x, train=False)
     assert part["features"].shape == (2, 32)
     np.testing.assert_allclose(part["features"], full["stages"][2].mean((1, 2)), rtol=1e-5)
+
+
+def test_stages_one_by_one_are_the_network():
+    """Maps and running statistics; and a stage of another network is told from it."""
+    encoder = ResNet(10, width=0.125, stem="cifar")
+    x = jax.random.normal(KEY, (4, 16, 16, 3))
+    params, stats = initialise(encoder, KEY, x)
+    whole, after = forward(encoder, params, stats, x, train=True)
+    for stage in range(5):
+        x, stats = apply_stage(encoder, params, stats, stage, x, train=True)
+        if stage:
+            np.testing.assert_allclose(x, whole["stages"][stage - 1], rtol=1e-4, atol=1e-5)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), stats, after)
+
+
+def test_group_norm_sees_each_image_alone():
+    encoder = ResNet(10, width=0.25, stem="cifar", norm="group", zero_init=False)
+    x = jax.random.normal(KEY, (4, 16, 16, 3))
+    params, stats = initialise(encoder, KEY, x)
+    assert stats == {}
+    encode = lambda p, x: forward(encoder, p, stats, x, train=True)[0]["features"]
+    np.testing.assert_allclose(encode(params, x)[:1], encode(params, x[:1]), atol=1e-5)
+    name = "stage1_block1"
+    moved = params | {
+        name: params[name] | {"conv1": {"kernel": 3 * params[name]["conv1"]["kernel"] + 1}}
+    }
+    # Kernels are standardised: neither their scale nor their mean matters.
+    np.testing.assert_allclose(encode(moved, x), encode(params, x), rtol=1e-3, atol=1e-4)
+
+
+def test_rematerialisation_changes_nothing():
+    plain = ResNet(10, width=0.125, stem="half", stages=2)
+    x = jax.random.normal(KEY, (4, 16, 16, 3))
+    params, stats = initialise(plain, KEY, x)
+
+    def loss(params, encoder):
+        features, new = forward(encoder, params, stats, x, train=True)
+        return jnp.sum(features["features"] ** 2), new
+
+    grad = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    for one, two in zip(
+        *(jax.tree.leaves(grad(params, e)) for e in (plain, plain.clone(remat=True))), strict=True
+    ):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-5 * float(jnp.abs(one).max()) + 1e-8)
 
 
 def test_strided_convolutions_pad_alike_on_both_sides():
