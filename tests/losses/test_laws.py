@@ -254,6 +254,8 @@ def test_mixed_negatives():
     close(hardest[:, :2], np.repeat(nearest[:, None], 2, axis=1), atol=1e-5)
     towards = np.einsum("nd,nsd->ns", a, hardest[:, 2:])
     assert (towards >= np.sum(a * nearest, axis=1)[:, None] - 1e-6).all()
+    back = np.einsum("nd,nsd->ns", nearest, hardest[:, 2:])
+    assert (back >= towards - 1e-6).all()  # the negative's share is the larger one
     slope = jax.grad(
         lambda q: losses.mixed_negatives(key, q, QUEUE, hardest=2, pairs=1, with_query=2).sum()
     )(q)
