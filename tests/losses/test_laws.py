@@ -242,6 +242,8 @@ def test_class_conditional_at_its_ends():
     assert losses.class_conditional(A, B, LABELS) >= 0
     proxy = losses.class_conditional(A, B, LABELS, temperature=0.5, data_to_data=False)
     close(proxy, alone)
+    unlabelled = losses.class_conditional(A, B, jnp.full(4, -1), temperature=0.5)
+    close(unlabelled, alone)
 
 
 def test_mixed_negatives():
@@ -307,6 +309,10 @@ def test_multi_crop_pairs_are_counted():
     close(losses.swapped_prediction(scores, codes), np.mean(terms))
     outputs = [jnp.zeros((4, 3))] * 5
     close(losses.dino(outputs, outputs[:2], jnp.zeros(3)), np.log(3))
+    logs = [jax.nn.log_softmax(x / 0.1) for x in scores]
+    sharp = [jax.nn.softmax(x / 0.04) for x in scores[:2]]
+    terms = [-np.mean(np.sum(sharp[i] * logs[v], 1)) for i in range(2) for v in range(4) if v != i]
+    close(losses.dino(scores, scores[:2], jnp.zeros(3)), np.mean(terms))
 
 
 def test_redundancy_at_its_ends():
