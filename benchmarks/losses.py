@@ -2,6 +2,7 @@
 
     python benchmarks/losses.py                         # 4,096 to 16,384 rows, float32, width 128
     python benchmarks/losses.py --rows 131072 --rounds 1 --no-dense --no-peers
+    python benchmarks/losses.py --rows 512 1024 --losses nt_xent     # small enough for every peer
     python benchmarks/losses.py --dtype bfloat16 --width 512 --rows 65536 --losses clip
 
 Value and gradients, best of the rounds. The roofline is the time that the loss's own products take
@@ -131,8 +132,14 @@ def peers(views: np.ndarray, rounds: int) -> None:
         rows = 2 * views.shape[1]
         try:
             run = make(views)
-        except ImportError:
-            print(f"  {name} is not installed")
+        except (
+            ImportError,
+            RuntimeError,
+        ) as error:  # torchvision that does not fit torch: the latter
+            missing = isinstance(error, ModuleNotFoundError)
+            print(
+                f"  {name} " + ("is not installed" if missing else f"cannot be imported: {error}")
+            )
             continue
         # Whole arrays of [rows, rows, width] and of all triplets; they would take the machine down.
         if rows > {"optax ntxent": 2048, "pytorch-metric-learning NTXent": 512}.get(name, 1 << 20):

@@ -320,9 +320,14 @@ def distillation(a, b, t=2.0):
     return -(t**2) * np.mean(np.sum(teacher * np.log(softmax(a / t)), axis=1))
 
 
+def partners_of(n):
+    """One's successor, who has another partner: the permutation is not its own inverse."""
+    return (np.arange(n) + 1) % n
+
+
 def i_mix(a, b, t=0.2):
     q, k, queue, n = unit(a), unit(b), unit(QUEUE), len(a)
-    partners = np.arange(n)[::-1]
+    partners = partners_of(n)
 
     def term(i):
         keys = [*k, *queue]
@@ -334,8 +339,9 @@ def i_mix(a, b, t=0.2):
 
 def i_mix_byol(a, b):
     q, k = unit(a), unit(b)
+    keys = k[partners_of(len(q))]
     return loop(
-        len(q), lambda i: 2 - 2 * (SHARES[i] * q[i] @ k[i] + (1 - SHARES[i]) * q[i] @ k[::-1][i])
+        len(q), lambda i: 2 - 2 * (SHARES[i] * q[i] @ k[i] + (1 - SHARES[i]) * q[i] @ keys[i])
     )
 
 
@@ -452,11 +458,11 @@ CASES = {
     ),
     "i_mix": Case(
         lambda a, b: losses.i_mix(
-            a, b, np.arange(len(a))[::-1], SHARES[: len(a)], temperature=0.2, queue=QUEUE
+            a, b, partners_of(len(a)), SHARES[: len(a)], temperature=0.2, queue=QUEUE
         ),
         i_mix,
     ),
     "i_mix_byol": Case(
-        lambda a, b: losses.i_mix_byol(a, b, np.arange(len(a))[::-1], SHARES[: len(a)]), i_mix_byol
+        lambda a, b: losses.i_mix_byol(a, b, partners_of(len(a)), SHARES[: len(a)]), i_mix_byol
     ),
 }

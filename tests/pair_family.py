@@ -20,7 +20,8 @@ Q_GROUPS, K_GROUPS = RNG.integers(0, 2, N), RNG.integers(0, 2, M)
 Q_BIAS, K_BIAS = RNG.normal(size=N), RNG.normal(size=M)
 Q_BIAS[2] = K_BIAS[3] = K_BIAS[12] = -np.inf
 WEIGHTS = RNG.normal(size=M)
-SCALES = {"small": 1.5, "large": 30.0}  # one exponential a pair is enough; it is not
+# One exponential a pair is enough, and it is not, for either sign.
+SCALES = {"small": 1.5, "large": 30.0, "negative": -30.0}
 
 
 def seen(q, k, scale, bias, q_ids, k_ids, q_groups=None, k_groups=None):

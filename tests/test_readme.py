@@ -1,4 +1,4 @@
-"""The README's snippets run as they stand, in order, in one folder."""
+"""The README's snippets run as they stand, in order, in one folder; the losses' page's too."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,7 @@ from jaxcl.programs import train
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+LOSSES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "losses.md").read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,15 @@ def folder(tmp_path_factory):
 def test_snippets_run(snippet, folder, monkeypatch):
     monkeypatch.chdir(folder)
     exec(compile(snippet, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("snippet", LOSSES, ids=["equinox"])
+def test_losses_fit_another_framework(snippet):
+    pytest.importorskip("equinox")
+    found = {}
+    exec(compile(snippet, "docs/losses.md", "exec"), found)
+    assert found["value"] > 0
+    assert any(abs(x).max() > 0 for x in found["gradients"].layers[0].weight)
 
 
 def test_the_paths_it_names_are_there():

@@ -40,7 +40,7 @@ DENSE_PAIRS = 2**20
 """Pairs up to which the whole matrix is built."""
 GATHERED_BYTES = 2**28
 """Size of all keys up to which every device gets a copy of them."""
-TILE = {"cpu": 1024}
+TILE = {"cpu": 512}
 """Rows and columns of a tile, by backend."""
 OTHER_TILE = 4096
 

@@ -170,6 +170,69 @@ def test_prototypes_of_single_images_are_instance_discrimination():
     np.testing.assert_array_equal(slope, 0)
 
 
+def test_options_reach_what_they_are_options_of():
+    z, labels = np.concatenate([A, B]), jnp.tile(LABELS, 2)
+    plain = losses.sup_con(z, labels, temperature=0.1)
+    close(losses.sup_con(z, labels, temperature=0.1, scale=3.0), 3 * plain)
+    threes = np.stack([A, B, C], axis=1).reshape(12, 5)
+    value = losses.simcse_triples(threes, temperature=0.1, hard_weight=0.4)
+    close(value, losses.simcse(A, B, C, temperature=0.1, hard_weight=0.4))
+    close(losses.simcse(A, B, temperature=0.2), losses.info_nce(A, B, temperature=0.2))
+    together = losses.alignment_and_uniformity(A, B, alpha=3, t=1, weight=0.5)
+    even = (losses.uniformity(A, t=1) + losses.uniformity(B, t=1)) / 2
+    close(together, losses.alignment(A, B, alpha=3) + 0.5 * even)
+    close(losses.alignment(A, B, alpha=3), np.mean(np.linalg.norm(a - b, axis=1) ** 3))
+    clusterings = [(B, jnp.arange(4), np.full(4, 0.1)), (QUEUE, LABELS, np.full(6, 0.2))]
+    both = [losses.prototype_nce(A, *one) for one in clusterings]
+    close(losses.proto_nce_sum(A, clusterings), np.mean(both))
+    raw = losses.info_nce(A, B, 3 * QUEUE, temperature=1.0, normalize=False, in_batch=False)
+    logits = np.concatenate([np.sum(A * B, 1)[:, None], 3 * A @ QUEUE.T], axis=1)
+    close(raw, np.mean(np.log(np.exp(logits).sum(1)) - logits[:, 0]))
+    terms = losses.vicreg_terms(A, B)
+    close(losses.vicreg(A, B, covariance=2.0), losses.vicreg(A, B) + terms.covariance)
+
+
+def test_stopped_weights_and_keys_carry_no_gradient():
+    x, y = jnp.float32(A), jnp.float32(B)
+    cosines = np.sum(a * b, axis=1)
+    weights = 2 - 4 * np.exp(cosines / 0.5) / np.exp(cosines / 0.5).sum()
+
+    def weighed(x):
+        plain = losses.decoupled(x, y, temperature=0.1)
+        return plain + jnp.mean((1 - weights) * jnp.sum(as_rows(x, True) * b, 1)) / 0.1
+
+    close(jax.grad(lambda x: losses.decoupled(x, y, temperature=0.1, sigma=0.5))(x),
+          jax.grad(weighed)(x), atol=1e-5)  # fmt: skip
+
+    def spread(x, keys):
+        z, all_keys = (jnp.concatenate([as_rows(v, True), b]) for v in (x, keys))
+        logits = jnp.where(np.eye(8, dtype=bool), -jnp.inf, z @ all_keys.T / 0.1)
+        p = jax.nn.softmax(logits, axis=1)
+        own = np.roll(np.eye(8, dtype=bool), 4, axis=1)
+        return -jnp.mean(jnp.sum(jnp.where(own, jnp.log(jnp.where(own, p, 1)), jnp.log1p(-p)), 1))
+
+    slope = jax.grad(lambda x: losses.invariant_spread(x, y))(x)
+    close(slope, jax.grad(lambda x: spread(x, A))(x), atol=1e-5)
+
+
+def test_ties_are_no_hits():
+    same = jnp.ones((4, 5))
+    assert losses.nt_xent_with_accuracy(same, same, temperature=0.5).accuracy == 0
+
+
+def test_teachers_and_running_means_carry_no_gradient():
+    x, y = jnp.float32(A), jnp.float32(B)
+    centre = jnp.zeros(5)
+    for loss in (
+        lambda t: losses.dino([x, y], [t, y], centre),
+        lambda t: losses.distillation(x, t),
+        lambda t: losses.next_centre(centre, [t]).sum(),
+        lambda c: losses.dino([x, y], [x, y], c.mean(0)),
+        lambda s: losses.log_normaliser(s, 10),
+    ):
+        np.testing.assert_array_equal(jax.grad(loss)(x), 0)
+
+
 def test_class_conditional_at_its_ends():
     alone = losses.class_conditional(A, B, jnp.arange(4), temperature=0.5)
     logits = a @ a.T / 0.5
@@ -179,6 +242,8 @@ def test_class_conditional_at_its_ends():
     assert losses.class_conditional(A, B, LABELS) >= 0
     proxy = losses.class_conditional(A, B, LABELS, temperature=0.5, data_to_data=False)
     close(proxy, alone)
+    unlabelled = losses.class_conditional(A, B, jnp.full(4, -1), temperature=0.5)
+    close(unlabelled, alone)
 
 
 def test_mixed_negatives():
@@ -191,6 +256,8 @@ def test_mixed_negatives():
     close(hardest[:, :2], np.repeat(nearest[:, None], 2, axis=1), atol=1e-5)
     towards = np.einsum("nd,nsd->ns", a, hardest[:, 2:])
     assert (towards >= np.sum(a * nearest, axis=1)[:, None] - 1e-6).all()
+    back = np.einsum("nd,nsd->ns", nearest, hardest[:, 2:])
+    assert (back >= towards - 1e-6).all()  # the negative's share is the larger one
     slope = jax.grad(
         lambda q: losses.mixed_negatives(key, q, QUEUE, hardest=2, pairs=1, with_query=2).sum()
     )(q)
@@ -242,6 +309,10 @@ def test_multi_crop_pairs_are_counted():
     close(losses.swapped_prediction(scores, codes), np.mean(terms))
     outputs = [jnp.zeros((4, 3))] * 5
     close(losses.dino(outputs, outputs[:2], jnp.zeros(3)), np.log(3))
+    logs = [jax.nn.log_softmax(x / 0.1) for x in scores]
+    sharp = [jax.nn.softmax(x / 0.04) for x in scores[:2]]
+    terms = [-np.mean(np.sum(sharp[i] * logs[v], 1)) for i in range(2) for v in range(4) if v != i]
+    close(losses.dino(scores, scores[:2], jnp.zeros(3)), np.mean(terms))
 
 
 def test_redundancy_at_its_ends():
@@ -293,6 +364,29 @@ def test_only_active_triplets_count():
         every = losses.batch_triplet(z, labels, mining=mining, margin=2.0)
         active = losses.batch_triplet(z, labels, mining=mining, margin=2.0, only_active=True)
         assert active >= every > 0
+
+
+@pytest.mark.parametrize("mining", ["all", "semi-hard", "hard"])
+def test_unlabelled_rows_are_negatives_of_triplets_alone(mining):
+    z, labels = np.concatenate([A, B]), np.array([0, 0, -1, 1, 0, -1, -1, 1])
+    d = np.sum((z[:, None] - z) ** 2, axis=2)
+    gaps = []
+    for i in np.flatnonzero(labels >= 0):
+        positives = np.flatnonzero((labels == labels[i]) & (np.arange(8) != i))
+        far = d[i, labels != labels[i]]
+        if mining == "hard":
+            gaps.append(d[i, positives].max() - far.min())
+            continue
+        for near in d[i, positives]:
+            beyond = far[far > near]
+            semi = [beyond.min() if len(beyond) else far.max()]
+            gaps += [near - x for x in (far if mining == "all" else semi)]
+    every = np.maximum(np.array(gaps) + 0.2, 0)
+    for only_active, expected in ((False, every.mean()), (True, every[every > 0].mean())):
+        value = losses.batch_triplet(
+            jnp.float32(z), jnp.array(labels), mining=mining, only_active=only_active
+        )
+        close(value, expected)
 
 
 def test_one_example():

@@ -11,9 +11,12 @@ from pair_family import (
     K_BIAS,
     K_GROUPS,
     K_IDS,
+    Q_BIAS,
     Q_GROUPS,
     Q_IDS,
     SCALES,
+    WEIGHTS,
+    D,
     K,
     M,
     N,
@@ -75,6 +78,9 @@ def test_plain_use_needs_neither_ids_nor_bias(monkeypatch):
     for body in ("dense", "blocked"):
         value = logsumexp_pairs(jnp.array(Q), jnp.array(K), body=body)
         np.testing.assert_allclose(value, np.log(np.exp(Q @ K.T).sum(1)), rtol=1e-5)
+        # The other way round it is the queries that have the fewer hidden rows behind them.
+        value = logsumexp_pairs(jnp.array(K), jnp.array(Q), body=body)
+        np.testing.assert_allclose(value, np.log(np.exp(K @ Q.T).sum(1)), rtol=1e-5)
         among = logsumexp_among(jnp.array(Q), body=body)
         others = np.exp(Q @ Q.T) * (1 - np.eye(N))
         np.testing.assert_allclose(among, np.log(others.sum(1)), rtol=1e-5)
@@ -100,6 +106,87 @@ def test_largest_logit_over_devices(monkeypatch):
         for transport in ("gather", "ring"):
             run = jax.jit(partial(max_pairs, body="blocked", transport=transport))
             np.testing.assert_allclose(run(jnp.array(Q), jnp.array(K)), expected, rtol=1e-5)
+
+
+def test_a_set_with_itself_may_wear_other_marks_as_keys(monkeypatch):
+    monkeypatch.setitem(pairs.TILE, "cpu", 4)
+    z, ids = jnp.array(Q), jnp.array(Q_IDS)
+    zeros, others = np.zeros(N), np.roll(Q_IDS, 3)
+    found = max_pairs(z, z, q_ids=ids, k_ids=jnp.array(others), body="blocked")
+    np.testing.assert_allclose(
+        found, [x.max() for x in seen(Q, Q, 1.0, zeros, Q_IDS, others)], rtol=1e-5
+    )
+    groups, away = jnp.array(Q_GROUPS), np.roll(Q_GROUPS, 3)
+    found = max_pairs(
+        z, z, q_ids=ids, k_ids=ids, q_groups=groups, k_groups=jnp.array(away), body="blocked"
+    )
+    pairs_seen = list(seen(Q, Q, 1.0, zeros, Q_IDS, Q_IDS, Q_GROUPS, away))
+    for value, x in zip(found, pairs_seen, strict=True):
+        assert value < -1e8 if not len(x) else abs(value - x.max()) < 1e-5
+
+
+def test_no_gradient_flows_through_the_largest_logits():
+    for body in ("dense", "blocked"):
+        slope = jax.grad(lambda q, body=body: max_pairs(q, jnp.array(K), body=body).sum())
+        np.testing.assert_array_equal(slope(jnp.array(Q)), 0)
+
+
+@pytest.mark.parametrize("strong", [100.0, -100.0])  # float32's exp ends before 89
+@pytest.mark.parametrize("side", [0, 1])
+def test_strong_biases_are_not_taken_for_small_logits(monkeypatch, strong, side):
+    monkeypatch.setitem(pairs.TILE, "cpu", 4)
+    biases = [np.zeros(N), np.zeros(M)]
+    biases[side] += strong
+    q_bias, k_bias = biases
+    found = logsumexp_both(
+        jnp.array(Q), jnp.array(K), scale=0.1, q_bias=q_bias, k_bias=k_bias, body="blocked"
+    )
+    logits = 0.1 * Q @ K.T
+    np.testing.assert_allclose(found[0], np.log(np.exp(logits).sum(1)) + k_bias[0], rtol=1e-5)
+    np.testing.assert_allclose(found[1], np.log(np.exp(logits).sum(0)) + q_bias[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["q_bias", "k_bias"])
+def test_a_bias_of_one_side_has_its_gradient(side):
+    def loss(bias, body):
+        rows, columns = logsumexp_both(jnp.array(Q), jnp.array(K), **{side: bias}, body=body)
+        return WEIGHTS[:N] @ rows + WEIGHTS @ columns
+
+    bias = jnp.array(Q_BIAS if side == "q_bias" else K_BIAS)
+    found, expected = (jax.grad(loss)(bias, body) for body in ("blocked", "dense"))
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_body_is_chosen_by_the_number_of_pairs():
+    for rows, tiled in ((1024, False), (1025, True)):
+        q, k = (jax.ShapeDtypeStruct((n, D), jnp.float32) for n in (rows, 1024))
+        assert ("scan[" in str(jax.make_jaxpr(logsumexp_pairs)(q, k))) is tiled
+
+
+def test_the_transport_is_chosen_by_the_size_of_the_keys(monkeypatch):
+    q, k = jnp.array(Q, jnp.float32), jnp.array(K, jnp.float32)
+    for bytes_of_a_copy, chosen, other in (
+        (k.nbytes, "all_gather", "ppermute"), (k.nbytes - 1, "ppermute", "all_gather")
+    ):  # fmt: skip
+        monkeypatch.setattr(pairs, "GATHERED_BYTES", bytes_of_a_copy)
+        with jax.set_mesh(data_mesh(2)):
+            steps = str(jax.make_jaxpr(partial(logsumexp_pairs, body="blocked"))(q, k))
+        assert chosen in steps
+        assert other not in steps
+
+
+def test_within_a_shard_each_device_is_on_its_own():
+    q, k = jnp.array(Q[:8], jnp.float32), jnp.array(K[:8], jnp.float32)
+    rows = jax.sharding.PartitionSpec("data")
+    with jax.set_mesh(data_mesh(2)):
+        alone = jax.shard_map(
+            partial(logsumexp_pairs, body="blocked"), in_specs=(rows, rows), out_specs=rows,
+            check_vma=False,
+        )  # fmt: skip
+        found = jax.jit(alone)(q, k)
+    expected = [logsumexp_pairs(q[half], k[half]) for half in (slice(0, 4), slice(4, 8))]
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-6)
 
 
 @pytest.mark.parametrize("body", ["dense", "blocked"])
