@@ -174,9 +174,10 @@ def test_attention_pool_is_siglips():
     """Stored answers of SiglipVisionModel's head on the tokens before it; and there and back."""
     config, tensors, _, expected = stored("map_head")
     head = AttentionPool(heads=config["num_attention_heads"], mlp=config["intermediate_size"])
-    shapes, _ = initialise(head, jax.random.key(0), expected["tokens"])
+    key, tokens = jax.random.key(0), jnp.array(expected["tokens"])
+    shapes = jax.eval_shape(lambda: initialise(head, key, tokens)[0])
     entries = attention_pool_entries("params", "head")
     variables = gather(tensors, entries, {"params": shapes, "stats": {}})
-    out = head.apply({"params": variables["params"]}, jnp.array(expected["tokens"]), train=False)
+    out = jax.jit(lambda v, x: head.apply(v, x, train=False))(variables, tokens)
     np.testing.assert_allclose(out["features"], expected["features"], atol=1e-5, rtol=1e-5)
     equal(scatter(variables, entries), tensors)

@@ -32,9 +32,9 @@ def write(folder, config, tensors):
 
 def by_stage(encoder, params, x):
     """Outputs, and what each block gives: "block1", "encoder/block1", ..."""
-    out, state = encoder.apply(
-        {"params": params}, x, train=False, capture_intermediates=True, mutable=["intermediates"]
-    )
+    capture = {"capture_intermediates": True, "mutable": ["intermediates"]}
+    run = jax.jit(lambda p, x: encoder.apply({"params": p}, x, train=False, **capture))
+    out, state = run(params, x)
     for path, value in jax.tree_util.tree_leaves_with_path(state["intermediates"]):
         keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
         first = isinstance(path[-1], jax.tree_util.SequenceKey) and path[-1].idx == 0
