@@ -53,8 +53,8 @@ class BatchNorm(nn.Module):
                 raise ValueError(f"{len(x)} rows do not split into groups={self.groups}")
             rows = x.reshape(self.groups, -1, channels).astype(jnp.float32)
             counts = None if mask is None else mask.reshape(self.groups, -1, 1)
-            mean = _mean(rows, counts)  # [g, c]
-            var = jnp.maximum(_mean(rows * rows, counts) - mean * mean, 0.0)
+            mean = _mean(rows, counts, axis=1)  # [g, c]
+            var = jnp.maximum(_mean(rows * rows, counts, axis=1) - mean * mean, 0.0)
             if not self.is_initializing():
                 filled = None if counts is None else jnp.any(counts, axis=1)  # [g, 1]
                 self._keep(running_mean, mean, filled)
@@ -75,14 +75,14 @@ class BatchNorm(nn.Module):
     def _keep(
         self, running: Any, value: Float[Array, "g c"], filled: Bool[Array, "g 1"] | None
     ) -> None:
-        fresh = _mean(value[None], None if filled is None else filled[None])[0]
+        fresh = _mean(value, filled, axis=0)
         kept = self.momentum * running.value + (1 - self.momentum) * fresh
         running.value = kept if filled is None else jnp.where(jnp.any(filled), kept, running.value)
 
 
-def _mean(rows: Float[Array, "g r c"], counts: Bool[Array, "g r 1"] | None) -> Float[Array, "g c"]:
-    """Mean of each group's rows that count; 0 where none does."""
+def _mean(x: Float[Array, "... c"], counts: Bool[Array, "... 1"] | None, *, axis: int) -> Array:
+    """Mean along an axis of what counts; 0 where nothing does."""
     if counts is None:
-        return jnp.mean(rows, axis=1)
-    total = jnp.sum(jnp.where(counts, rows, 0), axis=1)
-    return total / jnp.maximum(jnp.sum(counts, axis=1), 1)
+        return jnp.mean(x, axis=axis)
+    total = jnp.sum(jnp.where(counts, x, 0), axis=axis)
+    return total / jnp.maximum(jnp.sum(counts, axis=axis), 1)
