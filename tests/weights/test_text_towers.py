@@ -11,6 +11,7 @@ from weights.towers import by_stage, equal, stored, write
 from jaxcl.encoders import AttentionPool, TextTower, initialise
 from jaxcl.errors import UserError
 from jaxcl.weights.attention_pools import attention_pool_entries
+from jaxcl.weights.folder import read_folder
 from jaxcl.weights.tables import gather, scatter
 from jaxcl.weights.text_towers import (
     clip_text_config,
@@ -98,7 +99,12 @@ def test_half_precision_is_widened(tmp_path):
     name = "encoder.layers.0.mlp.fc1.weight"
     exact = np.arange(24 * 16, dtype=np.float32).reshape(24, 16) / 128
     for half in (np.float16, ml_dtypes.bfloat16):
-        folder = write(tmp_path, config, tensors | {name: exact.astype(half)})
+        other = {"text_model.embeddings.position_ids": np.arange(3, dtype=np.int16)}
+        folder = write(tmp_path, config, tensors | {name: exact.astype(half)} | other)
+        types = {key: tensor.dtype for key, tensor in read_folder(folder)[1].items()}
+        assert types.pop("text_model.embeddings.position_ids") == np.int16
+        assert set(types.values()) == {np.dtype(np.float32)}
+        write(tmp_path, config, tensors | {name: exact.astype(half)})
         kernel = read_siglip_text(folder)[1]["block1"]["linear1"]["kernel"]
         assert kernel.dtype == np.float32
         np.testing.assert_array_equal(kernel, exact.astype(half).astype(np.float32).T)
