@@ -1,15 +1,28 @@
 """Encoders and heads: Linen modules whose `apply(variables, x, train)` returns named outputs."""
 
 from jaxcl.encoders.apply import forward, in_chunks, initialise, per_chunk
+from jaxcl.encoders.convnet import ConvNet
+from jaxcl.encoders.gin import GIN
+from jaxcl.encoders.heads import AttentionPool, DINOHead, MeanQueryPool, Prototypes, unit_columns
 from jaxcl.encoders.mlp import MLP
 from jaxcl.encoders.norm import BatchNorm
 from jaxcl.encoders.resnet import ResNet, apply_stage, simclr_v2_resnet
+from jaxcl.encoders.t5 import T5
+from jaxcl.encoders.text_tower import TextTower
 from jaxcl.encoders.vit import ViT, vit
 
 __all__ = [
+    "GIN",
     "MLP",
+    "T5",
+    "AttentionPool",
     "BatchNorm",
+    "ConvNet",
+    "DINOHead",
+    "MeanQueryPool",
+    "Prototypes",
     "ResNet",
+    "TextTower",
     "ViT",
     "apply_stage",
     "forward",
@@ -17,5 +30,6 @@ __all__ = [
     "initialise",
     "per_chunk",
     "simclr_v2_resnet",
+    "unit_columns",
     "vit",
 ]

@@ -17,6 +17,8 @@ class SelfAttention(nn.Module):
     """Of the attention weights, in training; draws from the "dropout" key."""
     dtype: str = "float32"
     kernel_init: jax.nn.initializers.Initializer = nn.initializers.xavier_uniform()
+    out_init: jax.nn.initializers.Initializer | None = None
+    """Of the last layer; None: as `kernel_init`."""
 
     @nn.compact
     def __call__(
@@ -53,8 +55,9 @@ class SelfAttention(nn.Module):
             attended = jnp.einsum("nhqk,nkhd->nqhd", kept, v)
         else:
             attended = jax.nn.dot_product_attention(q, k, v, bias=offset, mask=mask)
+        out_init = self.out_init or self.kernel_init
         out = nn.Dense(
-            width, use_bias=self.bias, dtype=self.dtype, kernel_init=self.kernel_init, name="out"
+            width, use_bias=self.bias, dtype=self.dtype, kernel_init=out_init, name="out"
         )(attended.reshape(x.shape))
         return out, maps
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxcl.typing import Array, Float
+from jaxcl.typing import Array, Bool, Float
 
 
 class BatchNorm(nn.Module):
@@ -30,8 +30,16 @@ class BatchNorm(nn.Module):
     """Type of the output; statistics are float32 always."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n ... c"], train: bool) -> Float[Array, "n ... c"]:
+    def __call__(
+        self, x: Float[Array, "n ... c"], train: bool, mask: Bool[Array, "n ..."] | None = None
+    ) -> Float[Array, "n ... c"]:
         """[n, ..., c] in, the same out.
+
+        Args:
+          x: [n, ..., c].
+          train: by the batch's statistics, which then enter the running ones.
+          mask: [n, ...] what counts in the statistics; the rest, padding, is normalised by them.
+            A group of padding alone leaves the running statistics as they are. None: all counts.
 
         Raises:
           ValueError: training rows do not split into the groups.
@@ -44,11 +52,13 @@ class BatchNorm(nn.Module):
             if len(x) % self.groups:
                 raise ValueError(f"{len(x)} rows do not split into groups={self.groups}")
             rows = x.reshape(self.groups, -1, channels).astype(jnp.float32)
-            mean = jnp.mean(rows, axis=1)  # [g, c]
-            var = jnp.maximum(jnp.mean(rows * rows, axis=1) - mean * mean, 0.0)
+            counts = None if mask is None else mask.reshape(self.groups, -1, 1)
+            mean = _mean(rows, counts, axis=1)  # [g, c]
+            var = jnp.maximum(_mean(rows * rows, counts, axis=1) - mean * mean, 0.0)
             if not self.is_initializing():
-                self._keep(running_mean, mean)
-                self._keep(running_var, var)
+                filled = None if counts is None else jnp.any(counts, axis=1)  # [g, 1]
+                self._keep(running_mean, mean, filled)
+                self._keep(running_var, var, filled)
         else:
             mean, var = running_mean.value[None], running_var.value[None]
         factor = jax.lax.rsqrt(var + self.epsilon)  # [g, c]
@@ -62,6 +72,17 @@ class BatchNorm(nn.Module):
         y = grouped * factor[:, None] + offset[:, None]
         return y.reshape(x.shape).astype(self.dtype)
 
-    def _keep(self, running: Any, value: Float[Array, "g c"]) -> None:
-        fresh = jnp.mean(value, axis=0)
-        running.value = self.momentum * running.value + (1 - self.momentum) * fresh
+    def _keep(
+        self, running: Any, value: Float[Array, "g c"], filled: Bool[Array, "g 1"] | None
+    ) -> None:
+        fresh = _mean(value, filled, axis=0)
+        kept = self.momentum * running.value + (1 - self.momentum) * fresh
+        running.value = kept if filled is None else jnp.where(jnp.any(filled), kept, running.value)
+
+
+def _mean(x: Float[Array, "... c"], counts: Bool[Array, "... 1"] | None, *, axis: int) -> Array:
+    """Mean along an axis of what counts; 0 where nothing does."""
+    if counts is None:
+        return jnp.mean(x, axis=axis)
+    total = jnp.sum(jnp.where(counts, x, 0), axis=axis)
+    return total / jnp.maximum(jnp.sum(counts, axis=axis), 1)

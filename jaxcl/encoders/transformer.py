@@ -35,6 +35,8 @@ class PreNormBlock(nn.Module):
     """Chance that an example skips an update in training; draws from the "dropout" key."""
     dtype: str = "float32"
     kernel_init: jax.nn.initializers.Initializer = nn.initializers.xavier_uniform()
+    out_init: jax.nn.initializers.Initializer | None = None
+    """Of the last layer of each update; None: as `kernel_init`."""
 
     @nn.compact
     def __call__(
@@ -46,19 +48,21 @@ class PreNormBlock(nn.Module):
             bias=self.bias,
             dtype=self.dtype,
             kernel_init=self.kernel_init,
+            out_init=self.out_init,
             name="attention",
         )
         update, maps = attention(self._norm("norm1")(x), train, mask=mask)
         x = x + self._add(update, train, "scale1")
-        hidden = GELUS[self.activation](self._dense(self.mlp, "linear1")(self._norm("norm2")(x)))
-        x = x + self._add(self._dense(x.shape[-1], "linear2")(hidden), train, "scale2")
-        return x, maps
+        hidden = self._dense(self.mlp, "linear1", self.kernel_init)(self._norm("norm2")(x))
+        out_init = self.out_init or self.kernel_init
+        update = self._dense(x.shape[-1], "linear2", out_init)(GELUS[self.activation](hidden))
+        return x + self._add(update, train, "scale2"), maps
 
     def _norm(self, name: str) -> nn.LayerNorm:
         return nn.LayerNorm(epsilon=self.eps, dtype=self.dtype, name=name)
 
-    def _dense(self, width: int, name: str) -> nn.Dense:
-        return nn.Dense(width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
+    def _dense(self, width: int, name: str, init: jax.nn.initializers.Initializer) -> nn.Dense:
+        return nn.Dense(width, dtype=self.dtype, kernel_init=init, name=name)
 
     def _add(self, update: Array, train: bool, name: str) -> Array:
         if self.layer_scale:
