@@ -116,7 +116,8 @@ class BERT(nn.Module):
                 jnp.zeros_like(ids) if types is None else types
             )
         x = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype, name="norm")(x)
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
+        dropped: Array = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return dropped
 
     def _table(self, rows: int, name: str) -> nn.Embed:
         return nn.Embed(rows, self.width, dtype=self.dtype, embedding_init=INIT, name=name)
@@ -168,7 +169,8 @@ class PostNormBlock(nn.Module):
         return self._norm("norm2")(x + self._drop(update, train)), maps
 
     def _drop(self, update: Array, train: bool) -> Array:
-        return nn.Dropout(self.dropout, deterministic=not train)(update)
+        dropped: Array = nn.Dropout(self.dropout, deterministic=not train)(update)
+        return dropped
 
     def _dense(self, width: int, name: str) -> nn.Dense:
         return nn.Dense(width, dtype=self.dtype, kernel_init=INIT, name=name)

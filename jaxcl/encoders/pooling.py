@@ -6,7 +6,7 @@ a layer with tanh that the encoder applies to what is pooled here.
 Reference: Gao, Yao & Chen 2021, arXiv:2104.08821; princeton-nlp/SimCSE, simcse/models.py.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 
@@ -23,10 +23,13 @@ def pool(
     Args:
       hidden: the embeddings' output, then each layer's, [n, t, d] each.
       mask: [n, t] true where there is a token. A sentence without any gives finite values.
-      pooler: `cls`, `cls_before_pooler`: the first token; `avg`, `mean`: the mean over tokens of the
-        last layer, as SimCSE and as sentence-transformers call it; `avg_first_last`: of the mean of
-        the first layer (not the embeddings) and the last; `avg_top2`: of the last two layers;
-        `max`: the largest value over tokens.
+      pooler: which of these.
+        cls, cls_before_pooler: the first token.
+        avg, mean: the mean over tokens of the last layer, as SimCSE and as sentence-transformers
+          call it.
+        avg_first_last: the mean of that and of the first layer's (not of the embeddings').
+        avg_top2: the mean of the last two layers'.
+        max: the largest value over tokens.
 
     Returns:
       [n, d] float32.
@@ -44,7 +47,7 @@ def pool(
         return (masked_mean(hidden[-1], mask) + masked_mean(hidden[-2], mask)) / 2
     if pooler == "max":
         return masked_max(hidden[-1], mask)
-    raise ValueError(f"pooler={pooler!r} is none of {', '.join(Pooler.__args__)}")  # type: ignore[attr-defined]
+    raise ValueError(f"pooler={pooler!r} is none of {', '.join(get_args(Pooler))}")
 
 
 def masked_mean(tokens: Float[Array, "n t d"], mask: Bool[Array, "n t"]) -> Float[Array, "n d"]:

@@ -62,7 +62,8 @@ def read_tensors(folder: Path) -> dict[str, NumpyArray]:
 def write_tensors(folder: Path, tensors: Tensors) -> None:
     """Writes model.safetensors, marked as what torch's libraries expect."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _float32(array: NumpyArray) -> NumpyArray:
