@@ -9,7 +9,6 @@ for a second or more; `jax.config.jax_compilation_cache_dir` keeps the compiled 
 processes.
 """
 
-import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -92,9 +91,9 @@ class SentenceModel(SentenceWeights):
     @property
     def width(self) -> int:
         """Numbers in a vector."""
-        if not self.projections:
-            return self.encoder.width
-        width: int = self.projections[-1].kernel.shape[1]
+        width: int = self.encoder.width
+        if self.projections:
+            width = self.projections[-1].kernel.shape[1]
         return width
 
     @cached_property
@@ -127,8 +126,7 @@ class SentenceModel(SentenceWeights):
 
     def _padded(self, length: int) -> int:
         """The next of `LENGTHS`, at most the model's longest."""
-        place = bisect.bisect_left(LENGTHS, length)
-        return min([*LENGTHS[place : place + 1], self.max_length])
+        return next((n for n in LENGTHS if length <= n < self.max_length), self.max_length)
 
     def _embed(self, ids: NumpyArray, lengths: NumpyArray) -> Array:
         activations = tuple(projection.activation for projection in self.projections)
