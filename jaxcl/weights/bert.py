@@ -27,11 +27,14 @@ SILENT: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.1,
     "layer_norm_eps": 1e-12,
     "type_vocab_size": 2,
-    "relative_attention_num_buckets": 32,
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
 }
 """What transformers takes where config.json is silent."""
+ONLY = {
+    "position_embedding_type": "absolute",
+    "relative_attention_num_buckets": 32,  # transformers computes with 32 whatever this says
+    "is_decoder": False,
+}
+"""Settings that have one value here; the same where config.json is silent."""
 PAD = {"bert": 0, "roberta": 1, "mpnet": 1}
 """The same of `pad_token_id`."""
 ACTIVATIONS = {
@@ -103,8 +106,8 @@ def bert_of(config: dict[str, Any], *, pooler: Pooler) -> BERT:
             f"config.json: model_type={config.get('model_type')!r} is not supported; "
             f"{', '.join(FAMILIES)} are"
         )
-    config = SILENT | {"pad_token_id": PAD[family]} | config
-    for key, wanted in (("position_embedding_type", "absolute"), ("is_decoder", False)):
+    config = SILENT | ONLY | {"pad_token_id": PAD[family]} | config
+    for key, wanted in ONLY.items():
         if config[key] != wanted:
             raise UserError(f"config.json: {key}={config[key]!r}; only {wanted!r} is supported")
     if config["hidden_act"] not in ACTIVATIONS:
@@ -197,8 +200,10 @@ def bert_entries(encoder: BERT) -> list[Entry]:
 def _family(encoder: BERT) -> str:
     """Of the three, the one whose model computes what the encoder does."""
     if encoder.relative_buckets:
-        fits = not encoder.token_types and (encoder.position_offset, encoder.pad_id) == (2, 1)
-        needs, family = "token_types=0, position_offset=2, pad_id=1", "mpnet"
+        fields = (encoder.relative_buckets, encoder.token_types)
+        fits = (*fields, encoder.position_offset, encoder.pad_id) == (32, 0, 2, 1)
+        needs = "relative_buckets=32, token_types=0, position_offset=2, pad_id=1"
+        family = "mpnet"
     elif encoder.position_offset:
         fits = encoder.token_types > 0 and encoder.position_offset == encoder.pad_id + 1
         needs, family = "token_types >= 1, position_offset=pad_id + 1", "roberta"
