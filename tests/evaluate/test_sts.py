@@ -22,7 +22,8 @@ def write(file, pairs, header="score\tsentence1\tsentence2"):
 def angle(texts):
     """A sentence is its angle in degrees: the cosine of a pair is that of their difference."""
     radians = np.radians([float(text) for text in texts])
-    return 3 * np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+    directions = np.stack([np.cos(radians), np.sin(radians)], axis=1)
+    return np.linspace(9, 1, len(texts))[:, None] * directions  # lengths must not matter
 
 
 def test_ties_have_the_mean_of_their_ranks():
