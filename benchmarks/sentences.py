@@ -27,7 +27,7 @@ def main(
     text: tyro.conf.Positional[Path],
     count: int = 2000,
     rounds: int = 3,
-    batch_tokens: int = 2048,
+    batch_tokens: int | None = None,
 ) -> None:
     """Print the figures.
 
