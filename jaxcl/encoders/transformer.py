@@ -10,8 +10,18 @@ from flax import linen as nn
 from jaxcl.encoders.attention import SelfAttention
 from jaxcl.typing import Array, Bool, Float
 
+
+def exact_gelu(x: Array) -> Array:
+    """x times the normal distribution's share below x, in float32 whatever the type of x.
+
+    By erf, which XLA computes on CPU in a third of the time of erfc, `nn.gelu`'s way.
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * 0.5 * (1 + jax.lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
 GELUS: dict[str, Callable[[Array], Array]] = {
-    "gelu": partial(nn.gelu, approximate=False),
+    "gelu": exact_gelu,
     "tanh_gelu": partial(nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "relu": nn.relu,

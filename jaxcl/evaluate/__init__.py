@@ -14,6 +14,7 @@ from jaxcl.evaluate.linear import LogisticProbe, SGDProbe, logistic_probe, sgd_p
 from jaxcl.evaluate.neighbours import Neighbours, nearest_neighbours
 from jaxcl.evaluate.plane import FeatureMap, feature_map
 from jaxcl.evaluate.report import write_report
+from jaxcl.evaluate.sts import spearman, sts, sts_files
 from jaxcl.evaluate.subsets import balanced_split, balanced_subset
 from jaxcl.evaluate.table import comparison_table
 
@@ -39,6 +40,9 @@ __all__ = [
     "nearest",
     "nearest_neighbours",
     "sgd_probe",
+    "spearman",
+    "sts",
+    "sts_files",
     "top_singular_share",
     "uniformity",
     "weighted_knn",

@@ -1,7 +1,6 @@
 """Tensors of a file by their names, whatever kind of file it is; nothing in it is run."""
 
 import json
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,9 @@ Tensors = Mapping[str, NumpyArray]
 
 NESTED = ("state_dict", "model", "teacher", "student", "network", "module")
 """Where trainers keep the weights in the dict that they save; the first that is there counts."""
-IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+INDEX = ".safetensors.index.json"
+"""End of the name of a file that lists the parts in which a large model's weights lie."""
+IN_FOLDER = ("model.safetensors", f"model{INDEX}", "pytorch_model.bin")
 
 
 def read_tensors(path: str | Path, *, part: str = "") -> dict[str, NumpyArray]:
@@ -29,7 +30,7 @@ def read_tensors(path: str | Path, *, part: str = "") -> dict[str, NumpyArray]:
     What a file is, is found from its first bytes and not from its name.
 
     Args:
-      path: the file, or a folder with model.safetensors or pytorch_model.bin.
+      path: the file, or a folder with model.safetensors, in parts or whole, or pytorch_model.bin.
       part: of a file that holds several networks, which one: "student" say. Else the first of
         state_dict, model, teacher, student that is there, or the file as a whole.
 
@@ -40,12 +41,15 @@ def read_tensors(path: str | Path, *, part: str = "") -> dict[str, NumpyArray]:
       UserError: there is no such file or part, it holds more than tensors, or it is damaged.
     """
     path = find(Path(path))
+    if path.name.endswith(INDEX):
+        parts = sorted(set(read_json(path).get("weight_map", {}).values()))
+        return {n: t for name in parts for n, t in read_tensors(path.parent / name).items()}
     with path.open("rb") as file:
         start = file.read(9)
     if zipfile.is_zipfile(path) and _holds_arrays(path):
         with np.load(path, allow_pickle=False) as archive:
             found: Any = dict(archive)
-    elif len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < 1 << 30:
+    elif path.suffix == ".safetensors" or start[8:] == b"{":
         try:
             found = safetensors.numpy.load_file(path)
         except safetensors.SafetensorError as error:
@@ -56,7 +60,11 @@ def read_tensors(path: str | Path, *, part: str = "") -> dict[str, NumpyArray]:
 
 
 def find(path: Path) -> Path:
-    """The file itself, or the file of weights in a folder."""
+    """The file itself, or the file of weights in a folder.
+
+    Raises:
+      UserError: there is none.
+    """
     if path.is_dir():
         for name in IN_FOLDER:
             if (path / name).is_file():
@@ -67,19 +75,42 @@ def find(path: Path) -> Path:
     return path
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
 
     Raises:
-      UserError: there is no such file, or it is no JSON.
+      UserError: it is absent or damaged.
     """
-    if not path.is_file():
-        raise UserError(f"{path.parent} holds no {path.name}")
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged (line {error.lineno}: {error.msg})") from error
-    return found
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} holds no {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes `content`, making the folder where it is absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, NumpyArray]]:
+    """config.json, and the tensors beside it, as transformers keeps a model.
+
+    Raises:
+      UserError: a file is missing, damaged or of another format.
+    """
+    config = read_json(Path(folder) / "config.json")
+    if not isinstance(config, dict):
+        raise UserError(f"{Path(folder) / 'config.json'} holds no JSON object")
+    return config, read_tensors(folder)
+
+
+def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Tensors) -> None:
+    """Writes what `read_folder` reads and transformers opens; the folder is made where absent."""
+    write_json(Path(folder) / "config.json", dict(config))
+    write_tensors(Path(folder) / "model.safetensors", tensors)
 
 
 def write_tensors(path: str | Path, tensors: Tensors) -> None:

@@ -11,7 +11,6 @@ them, which is read here:
     np.savez(sys.argv[2], **{n: r.get_tensor(n) for n in r.get_variable_to_shape_map()})" IN OUT.npz
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from jaxcl.encoders import ResNet, ViT, initialise
 from jaxcl.errors import UserError
 from jaxcl.typing import PyTree
 from jaxcl.weights import resnet, vit
-from jaxcl.weights.files import Tensors, find, read_json, read_tensors, write_tensors
+from jaxcl.weights.files import Tensors, find, read_json, read_tensors, write_folder, write_tensors
 from jaxcl.weights.tables import Entry, gather, scatter
 
 MOMENTUM = re.compile(r".*(encoder_k|momentum|target|teacher|ema|slow)")
@@ -169,8 +168,7 @@ def save_encoder(
         return
     module = vit if isinstance(encoder, ViT) else resnet
     config = module.transformers_config(encoder)
-    write_tensors(path / "model.safetensors", tensors)
-    (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_folder(path, config, tensors)
 
 
 def _find_layout(tensors: Tensors, prefix: str | None, path: Path) -> tuple[Layout, str]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxcl.encoders import T5, initialise
 from jaxcl.errors import UserError
 from jaxcl.typing import NumpyArray, PyTree
-from jaxcl.weights.folder import read_folder, write_folder
+from jaxcl.weights.files import read_folder, write_folder
 from jaxcl.weights.tables import LINEAR, Entry, Tensors, gather, linear, scatter
 
 DEFAULTS = {

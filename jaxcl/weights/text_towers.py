@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxcl.encoders import TextTower, initialise
 from jaxcl.errors import UserError
 from jaxcl.typing import PyTree
-from jaxcl.weights.folder import read_folder, write_folder
+from jaxcl.weights.files import read_folder, write_folder
 from jaxcl.weights.tables import Entry, gather, layer_norm, linear, scatter
 
 ACTIVATIONS = {

@@ -11,7 +11,7 @@ from weights.towers import by_stage, equal, stored, write
 from jaxcl.encoders import AttentionPool, TextTower, initialise
 from jaxcl.errors import UserError
 from jaxcl.weights.attention_pools import attention_pool_entries
-from jaxcl.weights.folder import read_folder
+from jaxcl.weights.files import read_folder
 from jaxcl.weights.tables import gather, scatter
 from jaxcl.weights.text_towers import (
     clip_text_config,
@@ -155,8 +155,8 @@ NAME = "text_model.encoder.layers.1.mlp.fc1.bias"
         (lambda f, c, t: write(f, c, {n: t[n] for n in t if n != NAME}), f"missing: {NAME}"),
         (lambda f, c, t: write(f, c, t | {"extra": t[NAME]}), "left over: extra"),
         (lambda f, c, t: write(f, c | {"intermediate_size": 25}, t), r"is \[24\], not \[25\]"),
-        (lambda f, c, t: (f / "model.safetensors").write_bytes(b"?"), "cannot be read"),
-        (lambda f, c, t: (f / "model.safetensors").unlink(), "holds no model.safetensors"),
+        (lambda f, c, t: (f / "model.safetensors").write_bytes(b"?"), "no whole safetensors file"),
+        (lambda f, c, t: (f / "model.safetensors").unlink(), "holds none of model.safetensors"),
         (lambda f, c, t: (f / "config.json").unlink(), "holds no config.json"),
         (lambda f, c, t: (f / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda f, c, t: (f / "config.json").write_text("[]"), "holds no JSON object"),
@@ -172,7 +172,7 @@ def test_towers_that_a_family_does_not_have_are_not_written(tmp_path):
         write_clip_text(tmp_path, TextTower(causal=False), {})
     with pytest.raises(UserError, match="SigLIP's text is causal=False"):
         write_siglip_text(tmp_path, TextTower(), {})
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="nowhere holds no config.json"):
         read_clip_text(tmp_path / "nowhere")
 
 

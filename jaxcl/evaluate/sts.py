@@ -1,0 +1,124 @@
+"""Semantic textual similarity: rank correlation of cosine similarities with people's scores.
+
+    scores = sts(model.encode, "data/sts")
+    {"STS12": 72.4, ..., "SICK-R": 77.6, "average": 78.9}
+
+The protocol is SentEval's "all", as SimCSE reports it: the subsets of a year are pooled before one
+Spearman correlation, and the seven tasks are averaged.
+
+Reference: Gao, Yao & Chen 2021, arXiv:2104.08821, appendix B; princeton-nlp/SimCSE, SentEval/.
+"""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from jaxcl.errors import UserError
+from jaxcl.typing import Float, NumpyArray
+
+TASKS = {
+    "STS12": "STS12/*.tsv",
+    "STS13": "STS13/*.tsv",
+    "STS14": "STS14/*.tsv",
+    "STS15": "STS15/*.tsv",
+    "STS16": "STS16/*.tsv",
+    "STS-B": "STSBenchmark/test.tsv",
+    "SICK-R": "SICK/test.tsv",
+}
+"""The files of each task in a folder, one per subset."""
+EPSILON = 1e-12
+
+
+class Pairs(NamedTuple):
+    """Sentence pairs with scores."""
+
+    first: list[str]
+    second: list[str]
+    gold: Float[NumpyArray, "n"]
+
+
+def sts(
+    encode: Callable[[list[str]], Float[NumpyArray, "n d"]],
+    folder: str | Path,
+    tasks: tuple[str, ...] = tuple(TASKS),
+) -> dict[str, float]:
+    """Spearman correlations x 100 of the tasks whose files are there, and their average.
+
+    Args:
+      encode: strings to vectors; their lengths don't matter.
+      folder: STS12 to STS16 with a file per subset, STSBenchmark/test.tsv, SICK/test.tsv. Columns
+        are parted by tabs and named score, sentence1 and sentence2; pairs without a score are
+        passed over.
+      tasks: those wanted, of `TASKS`. A task whose files are absent is absent from the result;
+        `missing` names them.
+
+    Returns:
+      By task, and "average" over the tasks of this result.
+
+    Raises:
+      UserError: no task is there, or a file is not such a table.
+    """
+    files = sts_files(folder)
+    wanted = {task: files[task] for task in tasks if files[task]}
+    if not wanted:
+        raise UserError(f"{folder} holds no file of {', '.join(tasks)}, such as {TASKS[tasks[0]]}")
+    scores = {task: sts_score(encode, read_pairs(paths)) for task, paths in wanted.items()}
+    return scores | {"average": float(np.mean(list(scores.values())))}
+
+
+def missing(folder: str | Path) -> list[str]:
+    """Tasks that have no file in the folder, so that an average lacks them."""
+    return [task for task, files in sts_files(folder).items() if not files]
+
+
+def sts_files(folder: str | Path) -> dict[str, list[Path]]:
+    """The files of each of the seven tasks, in alphabetical order."""
+    return {task: sorted(Path(folder).glob(pattern)) for task, pattern in TASKS.items()}
+
+
+def sts_score(encode: Callable[[list[str]], Float[NumpyArray, "n d"]], pairs: Pairs) -> float:
+    """Spearman correlation x 100 of the pairs' cosine similarities with their scores.
+
+    Ties have the mean of their ranks. The correlation with constant similarities is not a number.
+    """
+    vectors = np.asarray(encode([*pairs.first, *pairs.second]), np.float64)
+    one, two = np.split(vectors, 2)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    cosine = np.sum(one * two, axis=1) / np.maximum(lengths, EPSILON)
+    return 100 * spearman(cosine, pairs.gold)
+
+
+def spearman(one: Float[NumpyArray, "n"], two: Float[NumpyArray, "n"]) -> float:
+    """Correlation of ranks, ties with the mean of their ranks; nan where one side is constant."""
+    if np.ptp(one) == 0 or np.ptp(two) == 0:
+        return float("nan")
+    return float(spearmanr(one, two).statistic)
+
+
+def read_pairs(files: list[Path]) -> Pairs:
+    """The pairs of all files, one after the other.
+
+    Raises:
+      UserError: a file lacks a column, or a score is not a number.
+    """
+    first, second, gold = [], [], []
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as text:
+            rows = csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+            absent = {"score", "sentence1", "sentence2"} - set(rows.fieldnames or ())
+            if absent:
+                raise UserError(f"{file} has no column {', '.join(sorted(absent))}")
+            for line, row in enumerate(rows, 2):
+                if not row["score"]:
+                    continue
+                try:
+                    gold.append(float(row["score"]))
+                except ValueError as error:
+                    raise UserError(f"{file}, line {line}: score is {row['score']!r}") from error
+                first.append(row["sentence1"] or "")
+                second.append(row["sentence2"] or "")
+    return Pairs(first, second, np.array(gold))

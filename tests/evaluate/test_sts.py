@@ -1,0 +1,90 @@
+"""STS: ranks by hand, the protocol, and files that are not tables."""
+
+import numpy as np
+import pytest
+
+from jaxcl import UserError
+from jaxcl.evaluate import spearman, sts, sts_files
+from jaxcl.evaluate.sts import missing, read_pairs
+
+
+def ranks(values):
+    """Average ranks from the definition, one value at a time."""
+    values = np.asarray(values)
+    return np.array([np.sum(values < v) + (np.sum(values == v) + 1) / 2 for v in values])
+
+
+def write(file, pairs, header="score\tsentence1\tsentence2"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join([header, *("\t".join(map(str, pair)) for pair in pairs)]) + "\n")
+
+
+def angle(texts):
+    """A sentence is its angle in degrees: the cosine of a pair is that of their difference."""
+    radians = np.radians([float(text) for text in texts])
+    directions = np.stack([np.cos(radians), np.sin(radians)], axis=1)
+    return np.linspace(9, 1, len(texts))[:, None] * directions  # lengths must not matter
+
+
+def test_ties_have_the_mean_of_their_ranks():
+    rng = np.random.default_rng(0)
+    one, two = rng.integers(0, 6, 50) / 2, rng.normal(size=50)
+    expected = np.corrcoef(ranks(one), ranks(two))[0, 1]
+    assert spearman(one, two) == pytest.approx(expected, abs=1e-12)
+    assert spearman(one, np.exp(two)) == pytest.approx(expected, abs=1e-12)
+    assert spearman(one, -two) == pytest.approx(-expected, abs=1e-12)
+    assert np.isnan(spearman(one, np.ones(50)))
+
+
+def test_subsets_are_pooled_before_ranking(tmp_path):
+    """Each subset is ranked perfectly, both together are not."""
+    write(tmp_path / "STS13" / "a.tsv", [(5, 0, 10), (4, 0, 20), (3, 0, 30)])
+    write(tmp_path / "STS13" / "b.tsv", [(2, 0, 1), (1, 0, 2), (0, 0, 3)])
+    write(tmp_path / "SICK" / "test.tsv", [(5, 0, 0), (3, 90, 0), (1, 180, 0)])
+    write(tmp_path / "SICK" / "train.tsv", [(1, 0, 0), (5, 90, 0)])
+    scores = sts(angle, tmp_path)
+    gold = [5, 4, 3, 2, 1, 0]
+    similarity = np.cos(np.radians([10, 20, 30, 1, 2, 3]))
+    pooled = 100 * np.corrcoef(ranks(gold), ranks(similarity))[0, 1]
+    assert scores == pytest.approx({"STS13": pooled, "SICK-R": 100, "average": (pooled + 100) / 2})
+    assert missing(tmp_path) == ["STS12", "STS14", "STS15", "STS16", "STS-B"]
+    assert sts(angle, tmp_path, tasks=("SICK-R",)) == pytest.approx({"SICK-R": 100, "average": 100})
+
+
+def test_pairs_without_a_score_are_passed_over(tmp_path):
+    file = tmp_path / "STS12" / "a.tsv"
+    write(file, [(1, 'He said "no', "x"), ("", "y", "z"), (2.5, "", "v")])
+    pairs = read_pairs([file, file])
+    assert pairs.first == ['He said "no', ""] * 2
+    assert pairs.gold.tolist() == [1, 2.5] * 2
+
+
+def test_random_vectors_score_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = [(rng.integers(0, 6), f"a{i}", f"b{i}") for i in range(2000)]
+    write(tmp_path / "STS12" / "a.tsv", pairs)
+    score = sts(lambda texts: rng.normal(size=(len(texts), 8)), tmp_path)["STS12"]
+    assert abs(score) < 7  # three standard deviations of 2000 pairs
+
+
+def test_mistakes_are_told(tmp_path):
+    with pytest.raises(UserError, match=r"holds no file of STS12.*such as STS12/\*\.tsv"):
+        sts(angle, tmp_path)
+    file = tmp_path / "STS12" / "a.tsv"
+    write(file, [(1, 2)], header="score\tsentence1")
+    with pytest.raises(UserError, match=r"a\.tsv has no column sentence2"):
+        sts(angle, tmp_path)
+    write(file, [(1, 0, 0), ("high", 1, 2)])
+    with pytest.raises(UserError, match=r"a\.tsv, line 3: score is 'high'"):
+        sts(angle, tmp_path)
+
+
+def test_the_real_files_have_the_published_sizes(real_data):
+    """Pairs of each task as SentEval counts them, less what is not public."""
+    sizes = {
+        task: len(read_pairs(files).gold) for task, files in sts_files(real_data / "sts").items()
+    }
+    sizes = {task: size for task, size in sizes.items() if size}
+    assert sizes == {
+        "STS12": 3108, "STS13": 1500, "STS14": 3750, "STS15": 3000, "STS-B": 1379, "SICK-R": 4927
+    }  # fmt: skip
