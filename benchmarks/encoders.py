@@ -64,9 +64,8 @@ def main(options: Options) -> None:
                 f"{figures['mib']:9,.0f} MiB   {figures['versions']}"
             )
         if all(found.values()):
-            print(
-                f"  {name:10s}torch / jax: {found['torch']['seconds'] / found['jax']['seconds']:.2f}"
-            )
+            ratio = found["torch"]["seconds"] / found["jax"]["seconds"]
+            print(f"  {name:10s}torch / jax: {ratio:.2f}")
 
 
 def alone(options: Options) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn.initializers import Initializer
 
-from jaxcl.encoders.attention import attention_maps
+from jaxcl.encoders.attention import attend, attention_maps
 from jaxcl.encoders.mlp import INITS, MLP
 from jaxcl.encoders.transformer import GELUS
 from jaxcl.similarity.rows import unit_rows
@@ -164,7 +164,7 @@ def _attend(
     """What queries gather, heads side by side, and their attention maps."""
     shape = q.shape
     q, k, v = (a.reshape(*a.shape[:2], heads, -1) for a in (q, k, v))
-    return jax.nn.dot_product_attention(q, k, v).reshape(shape), attention_maps(q, k)
+    return attend(q, k, v).reshape(shape), attention_maps(q, k)
 
 
 def _product(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxcl.encoders.attention import attention_maps
+from jaxcl.encoders.attention import attend, attention_maps
 from jaxcl.encoders.transformer import GELUS
 from jaxcl.typing import Array, Bool, Float, Int, NumpyArray, PyTree
 
@@ -254,7 +254,7 @@ class Attention(nn.Module):
             kept = nn.Dropout(self.dropout, deterministic=False)(maps).astype(v.dtype)
             attended = jnp.einsum("nhqk,nkhd->nqhd", kept, v)
         else:
-            attended = jax.nn.dot_product_attention(q, k, v, bias=offset, mask=mask, scale=1.0)
+            attended = attend(q, k, v, mask=mask, offset=offset, scale=1.0)
         merged = attended.reshape(*x.shape[:2], inner)
         update: Array = _linear(width, inner**-0.5, self.dtype, "out")(merged)
         return update

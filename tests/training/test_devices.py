@@ -83,7 +83,7 @@ def test_no_image_moves_between_devices(monkeypatch, tmp_path):
     state = fit(experiment, tmp_path / "run").state
     sizes = collective_sizes(texts[0])
     gathered = [size for kind, size in sizes if kind == "all-gather"]
-    assert max(gathered) == 256 * 32  # a view's embeddings, whole batch
+    assert max(gathered) == 2 * 256 * 32  # both views' embeddings, whole batch
     gradients = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     assert all(size <= gradients for _, size in sizes)
     pictures = {32 * 16 * 16 * 3, 256 * 16 * 16 * 3, 2 * 32 * 16 * 16 * 3, 2 * 256 * 16 * 16 * 3}
