@@ -123,7 +123,7 @@ def transformers_network(config: Mapping[str, Any]) -> ViT:
     )
 
 
-def transformers_config(network: ViT) -> dict[str, Any]:
+def transformers_config(network: ViT, channels: int) -> dict[str, Any]:
     """The config.json with which transformers' ViTModel is this network."""
     names = {"gelu": "gelu", "tanh_gelu": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}
     return {
@@ -135,7 +135,7 @@ def transformers_config(network: ViT) -> dict[str, Any]:
         "intermediate_size": network.mlp or 4 * network.width,
         "patch_size": network.patch,
         "image_size": network.image,
-        "num_channels": 3,
+        "num_channels": channels,
         "hidden_act": names[network.activation],
         "layer_norm_eps": network.eps,
         "qkv_bias": True,
