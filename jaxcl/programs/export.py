@@ -20,6 +20,10 @@ from jaxcl.weights import read_tensors, save_encoder
 ENDINGS = (".pth", ".pt", ".bin", ".npz", ".safetensors")
 NAMED = {"torchvision": (18, 34, 50, 101, 152), "timm": (18, 34, 50, 101, 152, 200)}
 """Depths that have a function of their own there."""
+HALF = (
+    "stem: half, 3x3 of stride 2; no tensor tells the stride, so readers take it for 1, "
+    "jaxcl's load_encoder too unless encoder= says otherwise"
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ def export(options: Export) -> None:
     )
     print(f"there: {opening(kept.encoder, options, run.channels)}")
     print(f"images: {wanted(run.experiment.method.augment, run.channels)}")
+    if isinstance(kept.encoder, ResNet) and kept.encoder.stem == "half":
+        print(HALF)
 
 
 def opening(encoder: Any, options: Export, channels: int) -> str:

@@ -49,6 +49,14 @@ def test_what_is_written_gives_the_runs_features(run, tmp_path, capsys, layout):
     assert lines["images"] == "1 x 8 x 8, in 0 to 1"
 
 
+def test_a_half_stem_is_told(run, tmp_path, monkeypatch, capsys):
+    encoder = run.encoder.encoder.clone(stem="half")
+    kept = run.encoder._replace(encoder=encoder)
+    monkeypatch.setattr(jaxcl.Run, "encoder", kept)
+    export.main([str(run.path), str(tmp_path / "w.pth")])
+    assert told(capsys)["stem"].startswith("half, 3x3 of stride 2; no tensor tells the stride")
+
+
 def test_a_prefix_stands_before_all_names(run, tmp_path):
     export.main([str(run.path), str(tmp_path / "w.npz"), "--prefix", "backbone."])
     assert all(name.startswith("backbone.") for name in read_tensors(tmp_path / "w.npz"))
