@@ -29,3 +29,10 @@ def filled(shapes):
 def images(side, channels=3):
     """Two of them."""
     return np.random.default_rng(side).normal(size=(2, side, side, channels)).astype(np.float32)
+
+
+def texts():
+    """Tokens of two texts of 10, ending in 38."""
+    ids = np.random.default_rng(1).integers(3, 38, (2, 10)).astype(np.int32)
+    ids[0, 6:], ids[1, 9:] = 38, 38
+    return ids

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
+from jaxcl.encoders.heads import AttentionPool
 from jaxcl.encoders.positions import resize_positions, sincos_positions
 from jaxcl.encoders.transformer import PreNormBlock
 from jaxcl.typing import Array, Float
@@ -51,8 +52,9 @@ class ViT(nn.Module):
     """The class token has a learned position too."""
     registers: int = 0
     """Learned tokens without position, behind the class token."""
-    pool: Literal["token", "mean"] = "token"
-    """Features: the class token, or the mean over patches; both after the last norm."""
+    pool: Literal["token", "mean", "attention"] = "token"
+    """Features: the class token, the mean over patches, or what a learned query gathers from all
+    tokens (SigLIP); after the last norm."""
     projection: int = 0
     """Width of a linear layer without bias on the features, as in CLIP; 0: none."""
     first_norm: bool = False
@@ -106,7 +108,14 @@ class ViT(nn.Module):
             stages.append(x)
         tokens = self._norm("norm")(x)
         patches = tokens[:, self.class_token + self.registers :]
-        features = tokens[:, 0] if self.pool == "token" else jnp.mean(patches, axis=1)
+        if self.pool == "attention":
+            mlp = self.mlp or 4 * self.width
+            gather = AttentionPool(
+                self.heads, mlp, self.activation, self.eps, self.dtype, name="pool"
+            )
+            features = gather(tokens, train)["features"]
+        else:
+            features = tokens[:, 0] if self.pool == "token" else jnp.mean(patches, axis=1)
         if self.projection:
             features = nn.Dense(
                 self.projection, use_bias=False, dtype=self.dtype, name="projection"

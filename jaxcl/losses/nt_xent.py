@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.losses.rows import as_rows, check_pairs, own_pairs
-from jaxcl.similarity import logsumexp_among, logsumexp_both, max_pairs
+from jaxcl.similarity import logsumexp_among, max_pairs
 from jaxcl.typing import Array, Float
 
 
@@ -58,20 +58,15 @@ def nt_xent_with_accuracy(
     """`nt_xent` together with the contrastive accuracy, from the same pairs."""
     check_pairs(a, b)
     a, b = as_rows(a, normalize=True), as_rows(b, normalize=True)
-    scale, row = 1 / temperature, jnp.arange(len(a))
-    own = scale * own_pairs(a, b)
-    # Three sweeps are as much work as one over both views, and no array has to hold both.
-    across, back = logsumexp_both(a, b, scale=scale, q_ids=row, k_ids=row)
-    others = [
-        jnp.logaddexp(across, logsumexp_among(a, scale=scale)),
-        jnp.logaddexp(back, logsumexp_among(b, scale=scale)),
-    ]
-    loss = jnp.mean(sum(jnp.logaddexp(own, other) for other in others) / 2 - own)
-    hardest = [
-        jnp.maximum(*(max_pairs(q, k, scale=scale, q_ids=row, k_ids=row) for k in (a, b)))
-        for q in (a, b)
-    ]
-    accuracy = jnp.mean(jnp.stack([own > most for most in hardest]))
+    # Twins side by side, as a mesh has them, and with one id: neither is the other's negative.
+    z = jnp.stack((a, b), axis=1).reshape(-1, a.shape[1])
+    ids = jnp.repeat(jnp.arange(len(a)), 2)
+    scale = 1 / temperature
+    own = scale * jnp.repeat(own_pairs(a, b), 2)
+    others = logsumexp_among(z, scale=scale, ids=ids)
+    loss = jnp.mean(jnp.logaddexp(own, others) - own)
+    hardest = max_pairs(z, z, scale=scale, q_ids=ids, k_ids=ids)
+    accuracy = jnp.mean(own > hardest)
     if reduction == "official":
         loss = 2 * loss
     return NTXent(loss, jax.lax.stop_gradient(accuracy))

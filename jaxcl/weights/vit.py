@@ -18,7 +18,7 @@ from jaxcl.weights.tables import Entry, Layout, layer_norm, linear
 def timm_entries(network: ViT) -> list[Entry]:
     """cls_token, pos_embed, patch_embed.proj, blocks.0.attn.qkv, ..., norm."""
     entries = [
-        *_patches(network, "patch_embed.proj"),
+        *patch_entries(network, _patch_tree(network), "patch_embed.proj"),
         *_tokens(network, "cls_token", "pos_embed", "reg_token"),
         *layer_norm("params/norm", "norm"),
     ]
@@ -54,7 +54,7 @@ def transformers_entries(network: ViT) -> list[Entry]:
             "use timm's layout"
         )
     entries = [
-        *_patches(network, "embeddings.patch_embeddings.projection"),
+        *patch_entries(network, _patch_tree(network), "embeddings.patch_embeddings.projection"),
         *_tokens(network, "embeddings.cls_token", "embeddings.position_embeddings", ""),
         *layer_norm("params/norm", "layernorm"),
     ]
@@ -154,13 +154,16 @@ def with_stored_positions(network: ViT, variables: PyTree) -> tuple[ViT, PyTree]
     return network.clone(positions="learned"), variables | {"params": params}
 
 
-def _patches(network: ViT, name: str) -> list[Entry]:
-    """The patch projection, a convolution there."""
-    tree = "stats" if network.freeze_patches else "params"
+def patch_entries(network: ViT, tree: str, name: str) -> list[Entry]:
+    """The patch projection, in `tree` here and a convolution there."""
     entries = [Entry(f"{tree}/patch_kernel", (f"{name}.weight",), _patch_layout(network.patch))]
     if network.patch_bias:
         entries.append(Entry(f"{tree}/patch_bias", (f"{name}.bias",)))
     return entries
+
+
+def _patch_tree(network: ViT) -> str:
+    return "stats" if network.freeze_patches else "params"
 
 
 def _patch_layout(patch: int) -> Layout:

@@ -49,6 +49,17 @@ def losses(a, b, body):
     return rows.mean() + columns.mean() + logsumexp_among(a, ids=ids, body=body).mean()
 
 
+@pytest.fixture
+def uncached():
+    """A program for a machine that is not there can be kept on disk, but not read back."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 1e9)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.mark.usefixtures("uncached")
 @pytest.mark.parametrize("chip", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
 def test_kernels_compile_for_a_tpu(monkeypatch, chip):
     """With libtpu alone, which needs no TPU; forward and backward, short and full rows."""

@@ -25,6 +25,7 @@ FILE = Path(__file__).parent / "fixtures" / "vision.npz"
 
 def keep(name, shapes, side, features, stages):
     old = dict(np.load(FILE)) if FILE.exists() else {}
+    old = {key: array for key, array in old.items() if not key.startswith(f"{name}:")}
     old[f"{name}:shapes"] = np.array(json.dumps({n: list(shape) for n, shape in shapes.items()}))
     old[f"{name}:side"], old[f"{name}:features"] = np.array(side), np.asarray(features)
     for i, stage in enumerate(stages):
@@ -112,6 +113,49 @@ def transformers_networks():
     run("transformers-vit", ViTModel(config, add_pooling_layer=False), 32, add_pooling_layer=False)
 
 
+def transformers_pairs():
+    """CLIP and SigLIP: config.json, and both sides' features of images and of `texts`."""
+    import torch
+    from filled import texts
+    from safetensors.torch import load_file, save_file
+    from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+
+    sizes = {
+        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }  # fmt: skip
+    text = sizes | {
+        "vocab_size": 40, "max_position_embeddings": 10, "bos_token_id": 2, "eos_token_id": 38,
+        "pad_token_id": 1,
+    }  # fmt: skip
+    vision = sizes | {"image_size": 16, "patch_size": 4}
+    for name, config in {
+        "clip": CLIPConfig(
+            text_config=text | {"projection_dim": 12},
+            vision_config=vision | {"projection_dim": 12},
+            projection_dim=12,
+        ),
+        "siglip": SiglipConfig(text_config=text, vision_config=vision),
+    }.items():
+        kind = CLIPModel if name == "clip" else SiglipModel
+        with tempfile.TemporaryDirectory() as folder:
+            kind(config).save_pretrained(folder)
+            saved = load_file(Path(folder) / "model.safetensors")
+            new = {key: torch.tensor(fill(key, tuple(t.shape))) for key, t in saved.items()}
+            save_file(new, Path(folder) / "model.safetensors", {"format": "pt"})
+            written = (Path(folder) / "config.json").read_text()
+            model = kind.from_pretrained(folder).eval().requires_grad_(False)
+        out = model(
+            pixel_values=torch.tensor(images(16)).permute(0, 3, 1, 2),
+            input_ids=torch.tensor(texts()),
+        )
+        shapes = {key: tuple(tensor.shape) for key, tensor in saved.items()}
+        keep(f"pair-{name}", shapes, 16, out.logits_per_image, [out.image_embeds, out.text_embeds])
+        np.savez_compressed(
+            FILE, **dict(np.load(FILE)), **{f"pair-{name}:config": np.array(written)}
+        )
+
+
 def google_networks(repository):
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow.compat.v1 as tf
@@ -158,3 +202,4 @@ if len(sys.argv) > 1:
 else:
     torch_networks()
     transformers_networks()
+    transformers_pairs()
