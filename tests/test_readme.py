@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tiny_text import tiny_weights
 
+import jaxcl.weights
 from jaxcl import encoders
 from jaxcl.encoders import BERT, T5, ResNet, TextTower, initialise
 from jaxcl.programs import train
@@ -104,3 +105,9 @@ def test_the_paths_it_names_are_there():
             assert (ROOT / "docs" / path).exists(), path
     for config in re.findall(r"`(simclr_\w+\.py)`", README):
         assert (ROOT / "configs" / config).exists(), config
+
+
+def test_the_weights_page_names_every_reader_and_writer():
+    public = {name for name in jaxcl.weights.__all__ if name.startswith(("read_", "write_"))}
+    named = set(re.findall(r"\b((?:read|write)_\w+)", PAGES["weights"]))
+    assert named == public

@@ -157,7 +157,7 @@ def _vit(network: ViT, channels: int) -> str:
         "num_heads": network.heads,
         "mlp_ratio": (network.mlp or 4 * network.width) / network.width,
         "num_classes": network.projection,
-        "global_pool": {"token": "token", "mean": "avg"}.get(network.pool, "map"),
+        "global_pool": "token" if network.pool == "token" else "avg",
         "fc_norm": False,
     }
     fields |= {} if network.class_token else {"class_token": False}

@@ -14,7 +14,8 @@ from jaxcl.encoders.positions import resize_positions
 from jaxcl.weights import LAYOUTS, load_encoder, read_tensors, save_encoder, write_tensors
 
 FIXTURES = np.load(Path(__file__).parent / "fixtures" / "vision.npz")
-NETWORKS = sorted({n.split(":")[0] for n in FIXTURES if not n.startswith("dino-positions")})
+OTHERS = ("dino-positions", "pair-")
+NETWORKS = sorted({n.split(":")[0] for n in FIXTURES if not n.startswith(OTHERS)})
 VIT_CONFIG = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
     "image_size": 32, "patch_size": 8, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
@@ -222,6 +223,7 @@ def test_mistakes_are_told_in_one_message(tmp_path):
         ): "layout='torchvision'",
         lambda: save_encoder("x", MLP(), {}, {}): "does not take a mlp; a ResNet or ViT is written",
         lambda: save_encoder("x", ResNet(18, pooled_shortcut=True), {}, {}): "pooled shortcuts",
+        lambda: save_encoder("x", ViT(pool="attention"), {}, {}): "no pooling by attention",
         lambda: save_encoder("x", ResNet(18), {}, {}, layout="google-simclr"): "of bottlenecks",
         lambda: save_encoder(
             "x", ResNet(50, norm="group"), {}, {}, layout="google-simclr"
