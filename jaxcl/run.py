@@ -14,6 +14,7 @@ import numpy as np
 from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
 from jaxcl.experiment import Experiment, load_config
+from jaxcl.methods import Kept
 from jaxcl.training.checkpoints import Checkpoints
 from jaxcl.training.state import State
 from jaxcl.training.step import Trainer
@@ -48,6 +49,20 @@ class Run:
         """
         return self.embedder.images(self.state, self._pixels(images), output)
 
+    @property
+    def encoder(self) -> Kept:
+        """The network that `encode` applies: its module, parameters and statistics.
+
+        `jaxcl.weights.save_encoder(FILE, *run.encoder)` writes it for other libraries.
+        """
+        return self.trainer.kept(self.state)
+
+    @property
+    def channels(self) -> int:
+        """Of the images that it takes."""
+        channels: int = _shapes(self.path)["image"][2]
+        return channels
+
     @cached_property
     def embedder(self) -> Embedder:
         """Compiled on first use."""
@@ -60,7 +75,7 @@ class Run:
 
     def _pixels(self, images: NumpyArray) -> UInt8[NumpyArray, "n h w c"]:
         images = np.asarray(images)
-        channels = _shapes(self.path)["image"][2]
+        channels = self.channels
         if images.ndim == 3 and channels == 1:
             images = images[..., None]
         if images.ndim != 4 or images.shape[3] != channels or not len(images):

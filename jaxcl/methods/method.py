@@ -13,8 +13,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from jaxcl.augment import Recipe, simclr
+from jaxcl.encoders import forward
+from jaxcl.errors import UserError
 from jaxcl.typing import Array, Float, Int, Key, Metrics, PyTree
 
 Batch = Mapping[str, Any]
@@ -38,6 +41,14 @@ class Aux(NamedTuple):
     """What the loss compares, for the monitors of alignment, uniformity and collapse."""
 
 
+class Kept(NamedTuple):
+    """The network that is kept after training, with its weights."""
+
+    encoder: nn.Module
+    params: PyTree
+    stats: PyTree
+
+
 Loss = Callable[[PyTree, PyTree, PyTree, Key, Int[Array, ""]], tuple[Float[Array, ""], Aux]]
 
 
@@ -55,7 +66,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Method:
-    """Base of all methods; most define `init`, `loss` and `represent`."""
+    """Base of all methods; most define `init`, `loss` and `kept`."""
 
     needs_labels: ClassVar[bool] = False
 
@@ -95,9 +106,16 @@ class Method:
         """Who is trained by what; one phase over all parameters unless a method says otherwise."""
         return (Phase("main", self.loss),)
 
+    def kept(self, params: PyTree, memory: PyTree) -> Kept:
+        """The encoder that is evaluated and exported: the trained one, or its slow copy."""
+        raise UserError(f"{type(self).__name__} does not say which encoder it keeps: define `kept`")
+
     def represent(self, params: PyTree, memory: PyTree, batch: Batch) -> dict[str, Array]:
         """What evaluation sees of plain, unaugmented images: "features" [n, d] float32."""
-        raise NotImplementedError
+        encoder, params, stats = self.kept(params, memory)
+        x = self.augment.plain(batch["image"])
+        outputs, _ = forward(encoder, params, stats, x, train=False)
+        return {"features": outputs["features"]}
 
     def facts(self, batch_size: int) -> dict[str, str]:
         """Lines about this method for the block that is printed before training."""

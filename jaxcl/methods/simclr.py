@@ -22,7 +22,7 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, simclr
 from jaxcl.encoders import MLP, ResNet, forward, in_chunks, initialise, per_chunk
 from jaxcl.losses import nt_xent_with_accuracy
-from jaxcl.methods.method import Aux, Batch, Method
+from jaxcl.methods.method import Aux, Kept, Method
 from jaxcl.typing import Array, Float, Int, Key, PyTree
 
 
@@ -80,10 +80,8 @@ class SimCLR(Method):
         h, z = (rearrange(rows, "(n v) d -> n v d", v=2) for rows in (h, z))
         return (h, z), {"encoder": encoder_stats, "projector": projector_stats}
 
-    def represent(self, params: PyTree, memory: Memory, batch: Batch) -> dict[str, Array]:
-        x = self.augment.plain(batch["image"])
-        h, _ = forward(self.encoder, params["encoder"], memory.stats["encoder"], x, train=False)
-        return {"features": h["features"]}
+    def kept(self, params: PyTree, memory: Memory) -> Kept:
+        return Kept(self.encoder, params["encoder"], memory.stats["encoder"])
 
     def facts(self, batch_size: int) -> dict[str, str]:
         return {"negatives per anchor": f"{2 * batch_size - 2:,}"}

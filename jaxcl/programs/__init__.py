@@ -1,1 +1,1 @@
-"""What `train.py` and `eval.py` run."""
+"""What `train.py`, `eval.py` and `export.py` run."""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcl.methods import Aux, Batch, Method, Phase
+from jaxcl.methods import Aux, Batch, Kept, Method, Phase
 from jaxcl.methods.slow import follow
 from jaxcl.training.monitors import monitors
 from jaxcl.training.optim import Optim
@@ -111,8 +111,14 @@ class Trainer:
 
     def represent(self, state: State, batch: Batch) -> dict[str, Array]:
         """What evaluation sees: the method's outputs for plain images, averaged weights if kept."""
-        params = state.average if self.optim.average else state.params
-        return self.method.represent(params, state.memory, batch)
+        return self.method.represent(self._evaluated(state), state.memory, batch)
+
+    def kept(self, state: State) -> Kept:
+        """The encoder with the weights that `represent` applies."""
+        return self.method.kept(self._evaluated(state), state.memory)
+
+    def _evaluated(self, state: State) -> PyTree:
+        return state.average if self.optim.average else state.params
 
 
 def _part(params: PyTree, phase: Phase) -> PyTree:

@@ -50,6 +50,8 @@ class Layout:
     kind: type[nn.Module]
     anchor: str
     """A name that only this layout has; what stands before it in a file is the prefix."""
+    stem: tuple[str, int]
+    """Name of the first convolution, and its axis of the images' channels."""
     own: str
     """Pattern of the names of the encoder's own tensors, heads left out."""
     network: Callable[[Tensors, Mapping[str, Any] | None, str], nn.Module]
@@ -71,26 +73,28 @@ def _transformers_vit(tensors: Tensors, config: Mapping[str, Any] | None, prefix
 
 LAYOUTS = {
     "torchvision": Layout(
-        ResNet, "layer1.0.conv1.weight", r"(conv1|bn1|layer\d)\.",
+        ResNet, "layer1.0.conv1.weight", ("conv1.weight", 1), r"(conv1|bn1|layer\d)\.",
         lambda tensors, config, prefix: resnet.torchvision_network(tensors),
         resnet.torchvision_entries,
     ),
     "timm": Layout(
-        ViT, "blocks.0.attn.qkv.weight",
+        ViT, "blocks.0.attn.qkv.weight", ("patch_embed.proj.weight", 1),
         r"(cls_token|pos_embed|reg_token|patch_embed|norm_pre|blocks|norm)(\.|$)",
         _timm_network, vit.timm_entries,
     ),
     "transformers-resnet": Layout(
-        ResNet, "encoder.stages.0.layers.0.layer.0.convolution.weight", r"(embedder|encoder)\.",
+        ResNet, "encoder.stages.0.layers.0.layer.0.convolution.weight",
+        ("embedder.embedder.convolution.weight", 1), r"(embedder|encoder)\.",
         lambda tensors, config, prefix: resnet.transformers_network(tensors),
         resnet.transformers_entries,
     ),
     "transformers-vit": Layout(
         ViT, "encoder.layer.0.attention.attention.query.weight",
+        ("embeddings.patch_embeddings.projection.weight", 1),
         r"(embeddings|encoder|layernorm)\.", _transformers_vit, vit.transformers_entries,
     ),
     "google-simclr": Layout(
-        ResNet, "base_model/conv2d/kernel",
+        ResNet, "base_model/conv2d/kernel", ("base_model/conv2d/kernel", 2),
         r"base_model/[^/]+/(kernel|gamma|beta|moving_mean|moving_variance)$",
         lambda tensors, config, prefix: resnet.google_network(tensors), resnet.google_entries,
     ),
@@ -129,7 +133,8 @@ def load_encoder(
         network = layout.network(own, read_json(config) if config.is_file() else None, prefix)
     if not isinstance(network, layout.kind):
         raise UserError(f"{path} holds a {layout.kind.__name__}, not {type(network).__name__}")
-    variables = gather(own, layout.entries(network), _shapes(network))
+    shapes = _shapes(network, _channels(own, layout))
+    variables = gather(own, layout.entries(network), shapes)
     left = tuple(sorted(tensors.keys() - {prefix + name for name in own}))
     return Pretrained(network, variables["params"], variables["stats"], left)
 
@@ -158,7 +163,9 @@ def save_encoder(
     variables = {"params": params, "stats": stats}
     if isinstance(encoder, ViT):
         encoder, variables = vit.with_stored_positions(encoder, variables)
-    tensors = scatter(variables, _layout(layout, encoder).entries(encoder))
+    named = _layout(layout, encoder)
+    tensors = scatter(variables, named.entries(encoder))
+    channels = _channels(tensors, named)
     for name in [name for name in tensors if name.endswith("running_mean")]:
         tensors[name.replace("running_mean", "num_batches_tracked")] = np.zeros((), np.int64)
     tensors = {prefix + name: tensor for name, tensor in tensors.items()}
@@ -167,8 +174,7 @@ def save_encoder(
         write_tensors(path, tensors)
         return
     module = vit if isinstance(encoder, ViT) else resnet
-    config = module.transformers_config(encoder)
-    write_folder(path, config, tensors)
+    write_folder(path, module.transformers_config(encoder, channels), tensors)
 
 
 def _find_layout(tensors: Tensors, prefix: str | None, path: Path) -> tuple[Layout, str]:
@@ -196,12 +202,20 @@ def _layout(name: str, encoder: nn.Module) -> Layout:
     found = LAYOUTS.get(name) or LAYOUTS.get(f"{name}-{kind}")
     if found is None or not isinstance(encoder, found.kind):
         able = [n for n, layout in LAYOUTS.items() if isinstance(encoder, layout.kind)]
-        raise UserError(f"layout={name!r} does not take a {kind}; one of {', '.join(able)} does")
+        mend = f"one of {', '.join(able)} does" if able else "a ResNet or ViT is written"
+        raise UserError(f"layout={name!r} does not take a {kind}; {mend}")
     return found
 
 
-def _shapes(network: nn.Module) -> PyTree:
+def _channels(tensors: Tensors, layout: Layout) -> int:
+    """Of the images that the network takes; where its first convolution is absent, three."""
+    name, axis = layout.stem
+    kernel = tensors.get(name)
+    return 3 if kernel is None or kernel.ndim != 4 else kernel.shape[axis]
+
+
+def _shapes(network: nn.Module, channels: int) -> PyTree:
     side = getattr(network, "image", 64)
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
     params, stats = jax.eval_shape(lambda x: initialise(network, jax.random.key(0), x), image)
     return {"params": params, "stats": stats}

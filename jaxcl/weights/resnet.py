@@ -17,11 +17,14 @@ def torchvision_entries(network: ResNet) -> list[Entry]:
     """conv1, bn1, layer1.0.conv1, ..., layer1.0.downsample.0.
 
     Raises:
-      UserError: the network has selective kernels, a deep stem or group norm, which torchvision's
-        networks have not.
+      UserError: the network has selective kernels, a deep stem, pooled shortcuts or group norm,
+        which torchvision's networks have not.
     """
-    if network.sk_ratio or network.stem == "deep" or network.norm == "group":
-        raise UserError("torchvision's layout has no selective kernels, deep stem or group norm")
+    pooled, group = network.pooled_shortcut, network.norm == "group"
+    if network.sk_ratio or network.stem == "deep" or pooled or group:
+        raise UserError(
+            "torchvision's layout has no selective kernels, deep stem, pooled shortcuts, group norm"
+        )
     entries = _layer("stem", "conv1", "bn1")
     for stage, block in _blocks(network):
         there = f"layer{stage}.{block - 1}"
@@ -58,7 +61,13 @@ def transformers_entries(network: ResNet) -> list[Entry]:
 
 def google_entries(network: ResNet) -> list[Entry]:
     """base_model/conv2d, base_model/batch_normalization, ..., numbered as SimCLR's code makes them:
-    in a block the shortcut comes first."""
+    in a block the shortcut comes first.
+
+    Raises:
+      UserError: the network has group norm, or basic blocks, which have a shortcut more there.
+    """
+    if network.norm == "group" or network.depth < 50:
+        raise UserError("Google's SimCLR layout is of bottlenecks (depth=50 on) with batch norm")
     counts: Counter[str] = Counter()
 
     def name(kind: str) -> str:
@@ -115,7 +124,7 @@ def transformers_network(tensors: Tensors) -> ResNet:
     return ResNet(**_sizes(tensors, pattern, bottleneck), width=channels / 64)
 
 
-def transformers_config(network: ResNet) -> dict[str, Any]:
+def transformers_config(network: ResNet, channels: int) -> dict[str, Any]:
     """The config.json with which transformers' ResNetModel is this network.
 
     Raises:
@@ -128,7 +137,7 @@ def transformers_config(network: ResNet) -> dict[str, Any]:
     return {
         "model_type": "resnet",
         "architectures": ["ResNetModel"],
-        "num_channels": 3,
+        "num_channels": channels,
         "embedding_size": base,
         "hidden_sizes": [out * base * 2**stage for stage in range(network.stages)],
         "depths": list(BLOCKS[network.depth][: network.stages]),

@@ -16,7 +16,13 @@ from jaxcl.weights.tables import Entry, Layout, layer_norm, linear
 
 
 def timm_entries(network: ViT) -> list[Entry]:
-    """cls_token, pos_embed, patch_embed.proj, blocks.0.attn.qkv, ..., norm."""
+    """cls_token, pos_embed, patch_embed.proj, blocks.0.attn.qkv, ..., norm.
+
+    Raises:
+      UserError: the network pools by attention.
+    """
+    if network.pool == "attention":
+        raise UserError("timm's layout has no pooling by attention here; `write_clip` writes it")
     entries = [
         *patch_entries(network, _patch_tree(network), "patch_embed.proj"),
         *_tokens(network, "cls_token", "pos_embed", "reg_token"),
@@ -46,12 +52,14 @@ def transformers_entries(network: ViT) -> list[Entry]:
     """embeddings.cls_token, encoder.layer.0.attention.attention.query, ..., layernorm.
 
     Raises:
-      UserError: the network has registers, layer scale, a first norm or a projection.
+      UserError: the network has registers, layer scale, a first norm, a projection or a pooling by
+        attention, or no class token.
     """
-    if network.registers or network.layer_scale or network.first_norm or network.projection:
+    others = network.registers, network.layer_scale, network.first_norm, network.projection
+    if any(others) or network.pool == "attention" or not network.class_token:
         raise UserError(
-            "transformers' ViT has no registers, layer scale, first norm or projection; "
-            "use timm's layout"
+            "transformers' ViT has no registers, layer scale, first norm, projection or pooling by "
+            "attention, and has a class token; use timm's layout"
         )
     entries = [
         *patch_entries(network, _patch_tree(network), "embeddings.patch_embeddings.projection"),
@@ -123,7 +131,7 @@ def transformers_network(config: Mapping[str, Any]) -> ViT:
     )
 
 
-def transformers_config(network: ViT) -> dict[str, Any]:
+def transformers_config(network: ViT, channels: int) -> dict[str, Any]:
     """The config.json with which transformers' ViTModel is this network."""
     names = {"gelu": "gelu", "tanh_gelu": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}
     return {
@@ -135,7 +143,7 @@ def transformers_config(network: ViT) -> dict[str, Any]:
         "intermediate_size": network.mlp or 4 * network.width,
         "patch_size": network.patch,
         "image_size": network.image,
-        "num_channels": 3,
+        "num_channels": channels,
         "hidden_act": names[network.activation],
         "layer_norm_eps": network.eps,
         "qkv_bias": True,

@@ -14,7 +14,8 @@ from jaxcl.encoders.positions import resize_positions
 from jaxcl.weights import LAYOUTS, load_encoder, read_tensors, save_encoder, write_tensors
 
 FIXTURES = np.load(Path(__file__).parent / "fixtures" / "vision.npz")
-NETWORKS = sorted({n.split(":")[0] for n in FIXTURES if not n.startswith("dino-positions")})
+OTHERS = ("dino-positions", "pair-")
+NETWORKS = sorted({n.split(":")[0] for n in FIXTURES if not n.startswith(OTHERS)})
 VIT_CONFIG = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
     "image_size": 32, "patch_size": 8, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
@@ -71,9 +72,9 @@ SMALL = {
 }
 
 
-def variables(encoder):
+def variables(encoder, channels=3):
     """Random ones of its shapes."""
-    image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, 8, 8, channels), jnp.float32)
     trees = jax.eval_shape(lambda x: initialise(encoder, jax.random.key(0), x), image)
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), trees)
@@ -100,6 +101,28 @@ def test_what_is_written_is_read_back_exactly(tmp_path, network, layout, file):
     one, two = read_tensors(tmp_path / file), read_tensors(tmp_path / "2" / file)
     assert one.keys() == two.keys()
     assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize(
+    ("network", "layout", "file"),
+    [
+        ("resnet", "timm", "w.pth"),
+        ("bottlenecks", "transformers", "folder"),
+        ("selective", "google-simclr", "w.npz"),
+        ("vit", "timm", "w.pth"),
+        ("plain_vit", "transformers", "folder"),
+    ],
+)
+def test_images_of_any_channels(tmp_path, network, layout, file, channels):
+    encoder = SMALL[network]
+    params, stats = variables(encoder, channels)
+    save_encoder(tmp_path / file, encoder, params, stats, layout=layout)
+    again = load_encoder(tmp_path / file, encoder=encoder)
+    jax.tree.map(np.testing.assert_array_equal, (params, stats), (again.params, again.stats))
+    if layout == "transformers":
+        config = json.loads((tmp_path / file / "config.json").read_text())
+        assert config["num_channels"] == channels
 
 
 def test_fixed_positions_are_written_as_an_array(tmp_path):
@@ -198,7 +221,13 @@ def test_mistakes_are_told_in_one_message(tmp_path):
         lambda: save_encoder(
             "x", SMALL["vit"], {}, {}, layout="torchvision"
         ): "layout='torchvision'",
-        lambda: save_encoder("x", MLP(), {}, {}): "does not take a mlp",
+        lambda: save_encoder("x", MLP(), {}, {}): "does not take a mlp; a ResNet or ViT is written",
+        lambda: save_encoder("x", ResNet(18, pooled_shortcut=True), {}, {}): "pooled shortcuts",
+        lambda: save_encoder("x", ViT(pool="attention"), {}, {}): "no pooling by attention",
+        lambda: save_encoder("x", ResNet(18), {}, {}, layout="google-simclr"): "of bottlenecks",
+        lambda: save_encoder(
+            "x", ResNet(50, norm="group"), {}, {}, layout="google-simclr"
+        ): "with batch norm",
         lambda: save_encoder(
             tmp_path / "f", SMALL["resnet"], *variables(SMALL["resnet"]), layout="transformers"
         ): "stem='cifar'; transformers' ResNet has the imagenet stem alone",
