@@ -1,4 +1,5 @@
-# make demo: set-up and a run that ends in a report.  make test: set-up and the whole suite.
+# make demo: set-up and a run that ends in a report.  make test: set-up and the suite;
+# make test-all: with its variants (other stops, other numbers of devices).
 # Both work without network once the environment is made.
 
 PYTHON ?= python3
@@ -6,7 +7,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO = runs/simclr_digits
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python train.py configs/simclr_digits.py --dir $(DEMO)
@@ -14,6 +15,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-all: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -m '' $(ARGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -6,7 +6,8 @@ from pathlib import Path
 # Compiling is most of what the suite does; the first level of optimisation is enough for it.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1 "
+    "--xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -11,7 +11,6 @@ arXiv:2002.05202.
 import math
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn

@@ -141,6 +141,7 @@ def test_dropout_draws_from_the_key():
     assert np.abs(one - other).max() > 1e-3
 
 
+@pytest.mark.extended
 def test_remat_computes_the_same():
     params = start(V11, X)
 

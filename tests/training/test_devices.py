@@ -51,7 +51,7 @@ def alone(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("one") / "run", 1)
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.extended), 8])
 def test_one_device_equals_many(alone, tmp_path, devices):
     state, losses = trained(tmp_path / "run", devices)
     np.testing.assert_allclose(losses, alone[1], rtol=1e-4)

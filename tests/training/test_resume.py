@@ -76,8 +76,8 @@ def in_process(tmp_path_factory):
     ("road", "how"),
     [
         ("resident", signal.SIGTERM),
-        ("resident", signal.SIGKILL),
-        ("streamed", signal.SIGINT),
+        pytest.param("resident", signal.SIGKILL, marks=pytest.mark.extended),
+        pytest.param("streamed", signal.SIGINT, marks=pytest.mark.extended),
         ("streamed", signal.SIGKILL),
     ],
 )
@@ -137,7 +137,10 @@ def wait_until_training(run, process):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("stop_at", [4, 5, 6])
+@pytest.mark.parametrize(
+    "stop_at",
+    [pytest.param(4, marks=pytest.mark.extended), 5, pytest.param(6, marks=pytest.mark.extended)],
+)
 def test_an_epoch_border_is_no_special_place(monkeypatch, tmp_path, in_process, stop_at):
     """Stopped right before, at and after the end of the first epoch, on eight devices."""
     open_feed = loop.open_feed
