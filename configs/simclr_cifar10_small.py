@@ -1,6 +1,7 @@
 """SimCLR on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs.
 
-2 cores, 2 minutes an epoch at best: kNN 51.2 %, linear 51.1 % (one seed); untrained: kNN 27.4 %.
+2 cores, 2 to 3 minutes an epoch: kNN 55.1 %, linear 58.2 % on the whole test set (one seed);
+untrained: kNN 30.9 %, linear 35.4 %; raw pixels: 33.4 %, 41.6 %.
 
 python train.py configs/simclr_cifar10_small.py --data folder-or-zip-of-class-folders
 """

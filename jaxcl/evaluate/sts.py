@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from jaxcl.errors import UserError
 from jaxcl.typing import Float, NumpyArray
@@ -96,6 +95,8 @@ def spearman(one: Float[NumpyArray, "n"], two: Float[NumpyArray, "n"]) -> float:
     """Correlation of ranks, ties with the mean of their ranks; nan where one side is constant."""
     if np.ptp(one) == 0 or np.ptp(two) == 0:
         return float("nan")
+    from scipy.stats import spearmanr  # half a second that only this needs
+
     return float(spearmanr(one, two).statistic)
 
 
