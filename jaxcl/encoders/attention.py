@@ -1,8 +1,11 @@
 """Attention, shared by the encoders of images and of text."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.nn.initializers import Initializer
 
 from jaxcl.typing import Array, Bool, Float
 
@@ -16,8 +19,8 @@ class SelfAttention(nn.Module):
     dropout: float = 0.0
     """Of the attention weights, in training; draws from the "dropout" key."""
     dtype: str = "float32"
-    kernel_init: jax.nn.initializers.Initializer = nn.initializers.xavier_uniform()
-    out_init: jax.nn.initializers.Initializer | None = None
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+    out_init: Initializer | None = None
     """Of the last layer; None: as `kernel_init`."""
 
     @nn.compact
@@ -43,7 +46,11 @@ class SelfAttention(nn.Module):
         """
         width = x.shape[-1]
         qkv = nn.Dense(
-            3 * width, use_bias=self.bias, dtype=self.dtype, kernel_init=self._fused, name="qkv"
+            3 * width,
+            use_bias=self.bias,
+            dtype=self.dtype,
+            kernel_init=side_by_side(self.kernel_init),
+            name="qkv",
         )(x)
         q, k, v = (
             part.reshape(*x.shape[:2], self.heads, width // self.heads)
@@ -61,11 +68,15 @@ class SelfAttention(nn.Module):
         )(attended.reshape(x.shape))
         return out, maps
 
-    def _fused(self, key: Array, shape: tuple[int, int], dtype: str = "float32") -> Array:
-        """Three matrices that start as three, side by side."""
-        keys = jax.random.split(key, 3)
+
+def side_by_side(init: Initializer) -> Callable[..., Array]:
+    """Three matrices that start as three, side by side."""
+
+    def fused(key: Array, shape: tuple[int, int], dtype: str = "float32") -> Array:
         third = (shape[0], shape[1] // 3)
-        return jnp.concatenate([self.kernel_init(k, third, dtype) for k in keys], axis=1)
+        return jnp.concatenate([init(k, third, dtype) for k in jax.random.split(key, 3)], axis=1)
+
+    return fused
 
 
 def attend(

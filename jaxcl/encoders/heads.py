@@ -1,6 +1,5 @@
 """Heads that are more than an `MLP`: prototypes, DINO's head, pooling by attention."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn.initializers import Initializer
 
-from jaxcl.encoders.attention import attend, attention_maps
+from jaxcl.encoders.attention import attend, attention_maps, side_by_side
 from jaxcl.encoders.mlp import INITS, MLP
 from jaxcl.encoders.transformer import GELUS
 from jaxcl.similarity.rows import unit_rows
@@ -109,7 +108,7 @@ class AttentionPool(nn.Module):
         init = nn.initializers.xavier_uniform()
         probe = self.param("probe", init, (1, 1, width), jnp.float32)
         # One matrix, as in checkpoints; the probe needs its first third, the tokens the others.
-        kernel = self.param("qkv_kernel", _three(init), (width, 3 * width), jnp.float32)
+        kernel = self.param("qkv_kernel", side_by_side(init), (width, 3 * width), jnp.float32)
         bias = self.param("qkv_bias", nn.initializers.zeros, (3 * width,), jnp.float32)
         x, probe, kernel, bias = (a.astype(self.dtype) for a in (x, probe, kernel, bias))
         q = probe @ kernel[:, :width] + bias[:width]
@@ -172,13 +171,3 @@ def _product(
 ) -> Float[Array, "n k"]:
     rows, kernel = rows.astype(dtype), kernel.astype(dtype)
     return jnp.matmul(rows, kernel, preferred_element_type=jnp.float32)
-
-
-def _three(init: Initializer) -> Callable[..., Array]:
-    """Three matrices that start as three, side by side."""
-
-    def fused(key: Array, shape: tuple[int, int], dtype: str = "float32") -> Array:
-        third = (shape[0], shape[1] // 3)
-        return jnp.concatenate([init(k, third, dtype) for k in jax.random.split(key, 3)], axis=1)
-
-    return fused

@@ -19,9 +19,8 @@ from jaxcl.errors import UserError
 from jaxcl.typing import PyTree
 from jaxcl.weights.attention_pools import attention_pool_entries
 from jaxcl.weights.files import read_folder, write_folder
-from jaxcl.weights.tables import Entry, Layout, gather, layer_norm, linear, scatter
+from jaxcl.weights.tables import ACTIVATIONS, Entry, Layout, gather, layer_norm, linear, scatter
 from jaxcl.weights.text_towers import (
-    ACTIVATIONS,
     clip_text_config,
     clip_text_entries,
     clip_text_tower,

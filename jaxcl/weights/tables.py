@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +18,13 @@ from jaxcl.typing import NumpyArray, PyTree
 
 Tensors = Mapping[str, NumpyArray]
 """Arrays by the names of the other library."""
+ACTIVATIONS: dict[str, Any] = {
+    "quick_gelu": "quick_gelu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "tanh_gelu",
+    "gelu_new": "tanh_gelu",
+}
+"""Names of activations here by those of transformers; the first of several is written."""
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,7 @@ from jaxcl.encoders import TextTower, initialise
 from jaxcl.errors import UserError
 from jaxcl.typing import PyTree
 from jaxcl.weights.files import read_folder, write_folder
-from jaxcl.weights.tables import Entry, gather, layer_norm, linear, scatter
-
-ACTIVATIONS = {
-    "quick_gelu": "quick_gelu",
-    "gelu": "gelu",
-    "gelu_pytorch_tanh": "tanh_gelu",
-    "gelu_new": "tanh_gelu",
-}
-"""Our names by theirs."""
+from jaxcl.weights.tables import ACTIVATIONS, Entry, gather, layer_norm, linear, scatter
 
 CLIP_DEFAULTS = {
     "vocab_size": 49408,

@@ -12,7 +12,7 @@ from jaxcl.encoders.positions import sincos_positions
 from jaxcl.errors import UserError
 from jaxcl.typing import PyTree
 from jaxcl.weights.files import Tensors
-from jaxcl.weights.tables import Entry, Layout, layer_norm, linear
+from jaxcl.weights.tables import ACTIVATIONS, Entry, Layout, layer_norm, linear
 
 
 def timm_entries(network: ViT) -> list[Entry]:
@@ -115,10 +115,9 @@ def transformers_network(config: Mapping[str, Any]) -> ViT:
     Raises:
       UserError: it asks for an activation that is not here.
     """
-    activations = {"gelu": "gelu", "gelu_pytorch_tanh": "tanh_gelu", "quick_gelu": "quick_gelu"}
     activation = config.get("hidden_act", "gelu")
-    if activation not in activations:
-        raise UserError(f"hidden_act={activation!r}; one of {', '.join(activations)} is read")
+    if activation not in ACTIVATIONS:
+        raise UserError(f"hidden_act={activation!r}; one of {', '.join(ACTIVATIONS)} is read")
     return ViT(
         width=config["hidden_size"],
         depth=config["num_hidden_layers"],
@@ -126,14 +125,13 @@ def transformers_network(config: Mapping[str, Any]) -> ViT:
         mlp=config["intermediate_size"],
         patch=config.get("patch_size", 16),
         image=config.get("image_size", 224),
-        activation=activations[activation],  # type: ignore[arg-type]
+        activation=ACTIVATIONS[activation],
         eps=config.get("layer_norm_eps", 1e-12),
     )
 
 
 def transformers_config(network: ViT, channels: int) -> dict[str, Any]:
     """The config.json with which transformers' ViTModel is this network."""
-    names = {"gelu": "gelu", "tanh_gelu": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}
     return {
         "model_type": "vit",
         "architectures": ["ViTModel"],
@@ -144,7 +142,7 @@ def transformers_config(network: ViT, channels: int) -> dict[str, Any]:
         "patch_size": network.patch,
         "image_size": network.image,
         "num_channels": channels,
-        "hidden_act": names[network.activation],
+        "hidden_act": next(t for t, ours in ACTIVATIONS.items() if ours == network.activation),
         "layer_norm_eps": network.eps,
         "qkv_bias": True,
     }
