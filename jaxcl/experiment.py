@@ -65,6 +65,7 @@ class Experiment:
 def check(experiment: Experiment) -> None:
     """Raises `UserError` for values that cannot work together, before anything compiles."""
     method, batch = experiment.method, experiment.data.batch_size
+    method.check(batch)
     for name in ("log_every", "keep"):
         if getattr(experiment.train, name) < 1:
             raise UserError(f"train.{name}={getattr(experiment.train, name)}; it is at least 1")

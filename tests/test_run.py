@@ -23,13 +23,13 @@ def images():
 
 def test_encodes_arrays_of_any_usual_kind(run, images):
     features = run.encode(images)
-    assert features.shape == (30, 16)
+    assert features.shape == (30, 8)
     assert features.dtype == np.float32
     np.testing.assert_array_equal(run.encode(images[..., 0]), features)
     np.testing.assert_allclose(run.encode(images / 255), features, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(run.encode(images[7:8]), features[7:8], rtol=1e-4, atol=1e-5)
     larger = np.kron(images, np.ones((1, 2, 2, 1), np.uint8))
-    assert run.encode(larger).shape == (30, 16)
+    assert run.encode(larger).shape == (30, 8)
 
 
 def test_the_untrained_network_differs(run, images):

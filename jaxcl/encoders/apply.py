@@ -53,7 +53,7 @@ def per_chunk(module: nn.Module, chunks: int) -> nn.Module:
 
 
 def in_chunks(
-    encode: Callable[[Array], tuple[Encoded, PyTree]], x: PyTree, chunks: int
+    encode: Callable[[PyTree], tuple[Encoded, PyTree]], x: PyTree, chunks: int
 ) -> tuple[Encoded, PyTree]:
     """`encode(x)` in `chunks` contiguous parts of its rows, one at a time, to save memory.
 

@@ -1,6 +1,9 @@
 """Methods: one page each."""
 
-from jaxcl.methods.method import Aux, Batch, Embed, Kept, Method, Phase
+from jaxcl.methods.method import Aux, Batch, Embed, Kept, Method, Phase, Represent
+from jaxcl.methods.progress import Progress
 from jaxcl.methods.simclr import SimCLR
 
-__all__ = ["Aux", "Batch", "Embed", "Kept", "Method", "Phase", "SimCLR"]
+__all__ = [
+    "Aux", "Batch", "Embed", "Kept", "Method", "Phase", "Progress", "Represent", "SimCLR",
+]  # fmt: skip

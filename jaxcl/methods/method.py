@@ -2,9 +2,10 @@
 
 The loop calls these hooks and never asks which method it runs:
 
-    init -> for each batch: views -> for each phase: loss -> after_step -> at epoch starts: on_epoch
+    init -> start -> at epoch starts: on_epoch
+                     for each batch: views -> for each phase: loss, constrain -> after_step
 
-Everything but `on_epoch` is traced once; shapes never change.
+Everything but `start` and `on_epoch` is traced once; shapes never change.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,14 +19,18 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, simclr
 from jaxcl.encoders import forward
 from jaxcl.errors import UserError
-from jaxcl.typing import Array, Float, Int, Key, Metrics, PyTree
+from jaxcl.methods.progress import Progress
+from jaxcl.typing import Array, Bool, Float, Int, Key, Metrics, PyTree
 
 Batch = Mapping[str, Any]
 """Named fields of a batch: "image" uint8 [n, h, w, c] or "crops", one uint8 [n, s, s, c] per view;
 "label" int32 [n], -1 for none; "index" int32 [n], the example's place in the data set."""
 
-Embed = Callable[[], tuple[Float[Array, "n d"], Int[Array, "n"]]]
-"""Runs `represent` over the whole training set: features and labels, in data-set order."""
+Represent = Callable[[PyTree, PyTree, Batch], dict[str, Array]]
+"""(params, memory, batch of plain images) -> {"features": [n, d], ...}, as `Method.represent`."""
+
+Embed = Callable[[Represent], tuple[Float[Array, "n d"], Int[Array, "n"]]]
+"""Runs such a function over the whole training set: features and labels, in the set's order."""
 
 
 class Aux(NamedTuple):
@@ -49,7 +54,7 @@ class Kept(NamedTuple):
     stats: PyTree
 
 
-Loss = Callable[[PyTree, PyTree, PyTree, Key, Int[Array, ""]], tuple[Float[Array, ""], Aux]]
+Loss = Callable[[PyTree, PyTree, PyTree, Key, Progress], tuple[Float[Array, ""], Aux]]
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,23 @@ class Method:
     """Encode the batch in this many parts to save memory; the loss still sees all rows at once.
     Batch-norm groups must be a multiple of it, since a part has statistics of its own."""
 
+    def check(self, batch_size: int) -> None:
+        """Raises `UserError` for values that cannot work together; before anything compiles."""
+
     def init(self, key: Key, views: PyTree) -> tuple[PyTree, PyTree]:
         """Parameters by name ("encoder", "projector", ...) and memory, for such views."""
         raise NotImplementedError
+
+    def start(self, params: PyTree, memory: PyTree) -> tuple[PyTree, PyTree]:
+        """Both as a fresh run begins with them: where weights come from another run or a file.
+
+        Called once, on the host, with what `init` made; a run that is resumed has them in its
+        checkpoint.
+
+        Raises:
+          UserError: there is nothing to start from, or it does not fit.
+        """
+        return params, memory
 
     def views(self, key: Key, batch: Batch) -> PyTree:
         """The views of a batch that `loss` wants; row i depends on `key`, i and example i alone."""
@@ -88,17 +107,34 @@ class Method:
         return self.augment.finish(keys, source) if "crops" in batch else self.augment(keys, source)
 
     def loss(
-        self, params: PyTree, memory: PyTree, views: PyTree, key: Key, step: Int[Array, ""]
+        self, params: PyTree, memory: PyTree, views: PyTree, key: Key, progress: Progress
     ) -> tuple[Float[Array, ""], Aux]:
         """Loss of the global batch; a queue in `memory` is read before it is written."""
         raise NotImplementedError
 
-    def after_step(self, params: PyTree, memory: PyTree, step: Int[Array, ""]) -> PyTree:
-        """Memory after the parameters have moved: slow copies and the like."""
+    def frozen(self, progress: Progress) -> dict[str, Bool[Array, ""]]:
+        """Parts of `params` that may stand still, by name, and whether they do at this step.
+
+        Neither gradient nor decay moves them then, and their optimiser's moments stay.
+        """
+        return {}
+
+    def constrain(self, params: PyTree) -> PyTree:
+        """Parameters put back to where they belong after each update: unit prototypes."""
+        return params
+
+    def after_step(self, params: PyTree, memory: PyTree, progress: Progress) -> PyTree:
+        """Memory after the parameters have moved: slow copies and the like.
+
+        `progress.step` is that of the step just taken, as `loss` saw it.
+        """
         return memory
 
     def on_epoch(self, embed: Embed, memory: PyTree, key: Key) -> PyTree:
-        """Memory at the start of an epoch: clusters, assignments; not compiled as a whole."""
+        """Memory at the start of an epoch: clusters, assignments; not compiled as a whole.
+
+        `embed(self.represent)` gives features and labels of the whole training set.
+        """
         return memory
 
     @property
@@ -120,3 +156,14 @@ class Method:
     def facts(self, batch_size: int) -> dict[str, str]:
         """Lines about this method for the block that is printed before training."""
         return {}
+
+
+def check_two_views(method: Method) -> None:
+    """Raises `UserError` unless the recipe makes two views of one size."""
+    sizes = [crop.size if crop else method.augment.size for crop in method.augment.crops]
+    if len(sizes) != 2 or sizes[0] != sizes[1]:
+        name = type(method).__name__
+        raise UserError(
+            f"method.augment makes {len(sizes)} views of {', '.join(map(str, sizes))} pixels, and "
+            f"{name} takes two of one size; use a recipe such as simclr(...), or local=0"
+        )

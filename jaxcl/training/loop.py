@@ -15,20 +15,22 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxcl.data import Examples, Feed, open_feed
 from jaxcl.errors import UserError
-from jaxcl.evaluate.features import Embedder
+from jaxcl.evaluate.features import Embedder, inference_side
 from jaxcl.experiment import CONFIG, Experiment, check, differences, save_config
+from jaxcl.methods import Batch, Represent
 from jaxcl.run import save_shapes
 from jaxcl.scale import data_mesh, replicated
 from jaxcl.training.checkpoints import Checkpoints
@@ -100,6 +102,7 @@ class _Run:
         )  # fmt: skip
         self.schedule = self.trainer.schedule
         self.compiled: dict[int, Any] = {}
+        self.embedders: dict[Represent, Embedder] = {}
 
     def go(self) -> Outcome:
         experiment = self.experiment
@@ -109,8 +112,9 @@ class _Run:
             save_shapes(
                 self.run, batch=one, classes=self.examples.classes, steps_per_epoch=self.per_epoch
             )
-        abstract = jax.eval_shape(self._init, self.feed.constants, first)
         everywhere = replicated(self.mesh)
+        init = jax.jit(self._init, out_shardings=everywhere)
+        abstract = jax.eval_shape(init, self.feed.constants, first)
         shaped = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), abstract
         )
@@ -119,8 +123,7 @@ class _Run:
         try:
             state = self.checkpoints.restore(shaped)
             if state is None:
-                init = jax.jit(self._init, out_shardings=everywhere)
-                state = init(self.feed.constants, first)
+                state = self._started(init(self.feed.constants, first))
             step = int(state.step)
             self.display = Display(self.total, step, self.main)
             for note in notes:
@@ -213,6 +216,16 @@ class _Run:
     def _init(self, constants: PyTree, inputs: PyTree) -> State:
         return self.trainer.init(self.experiment.train.seed, self._batch(constants, inputs))
 
+    def _started(self, state: State) -> State:
+        """The first state, with the weights that the method begins from."""
+        params, memory = self.experiment.method.start(state.params, state.memory)
+        if params is state.params and memory is state.memory:
+            return state
+        average = jax.tree.map(jnp.copy, params) if self.experiment.optim.average else ()
+        fresh = state._replace(params=params, memory=memory, average=average)
+        placed: State = jax.device_put(fresh, replicated(self.mesh))
+        return placed
+
     def _batch(self, constants: PyTree, inputs: PyTree) -> dict[str, Any]:
         return self.feed.batch(constants, jax.tree.map(lambda x: x[0], inputs))
 
@@ -269,18 +282,24 @@ class _Run:
         """The method's own work between epochs: most have none."""
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), self.total + step)
 
-        def embed() -> tuple[Any, Any]:
-            return self.embedder.split(state, self.examples, self.experiment.data.image_size)
+        memory = self.experiment.method.on_epoch(partial(self._embed, state), state.memory, key)
+        return state._replace(memory=jax.device_put(memory, replicated(self.mesh)))
 
-        return state._replace(memory=self.experiment.method.on_epoch(embed, state.memory, key))
+    def _embed(self, state: State, represent: Represent) -> tuple[Any, Any]:
+        """What a function of the method makes of the whole training set."""
+        if represent not in self.embedders:
 
-    @cached_property
-    def embedder(self) -> Embedder:
-        return Embedder(self.trainer.represent, mesh=self.mesh)
+            def run(state: State, batch: Batch) -> dict[str, Any]:
+                return represent(state.params, state.memory, batch)
+
+            self.embedders[represent] = Embedder(run, mesh=self.mesh)
+        side = inference_side(self.experiment.data, self.experiment.method.augment, self.examples)
+        return self.embedders[represent].split(state, self.examples, side)
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.experiment, self.examples, self.embedder)
+        embedder = Embedder(self.trainer.represent, mesh=self.mesh)
+        return Judge(self.experiment, self.examples, embedder)
 
     def _evaluate(self, state: State, step: int) -> float:
         """Writes how good the features are now; returns what "best" means."""

@@ -1,6 +1,6 @@
 """Optimisers as values: what a config says, and the optax transformation it stands for.
 
-All share one schedule: linear warm-up from zero to the peak, then a cosine down to `final` times
+All share one schedule: linear warm-up to the peak, then a cosine, or a line, down to `final` times
 the peak. The peak is `lr` scaled to the batch.
 """
 
@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxcl.errors import UserError
+from jaxcl.methods.progress import Progress, cosine
+from jaxcl.training.freezing import apart
 from jaxcl.typing import PyTree
 
 
@@ -24,17 +26,23 @@ class Optim:
     epochs: int = 100
     """Length of the run in passes over the training set."""
     warmup_epochs: float = 10.0
-    """Epochs of linear warm-up from zero."""
+    """Epochs of linear warm-up."""
+    warmup_from: float = 0.0
+    """Share of the peak that the warm-up begins at."""
     scaling: Literal["linear", "sqrt", "none"] = "linear"
     """Peak learning rate: lr * batch / 256, lr * sqrt(batch), or lr."""
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
     final: float = 0.0
-    """Share of the peak that the cosine ends at."""
+    """Share of the peak that it ends at."""
     weight_decay: float = 1e-4
-    """Strength of the decay."""
+    """Strength of the weight decay."""
     decay_all: bool = False
     """Decay biases and norm parameters too; they are left out otherwise."""
     clip: float = 0.0
-    """Largest global norm of the gradient; 0: no limit."""
+    """Largest norm of the gradient of all parameters together; 0: no limit."""
+    clip_each: float = 0.0
+    """Largest norm of the gradient of each tensor by itself, as DINO has it; 0: no limit."""
     average: float = 0.0
     """Decay of a running average of the weights, which evaluation then uses; 0: none."""
 
@@ -58,17 +66,36 @@ class Optim:
                 f"optim.epochs={self.epochs}; make it smaller, for instance {self.epochs / 10:g}"
             )
         peak = self.peak(batch_size)
-        cosine = optax.cosine_decay_schedule(peak, total - warmup, alpha=self.final)
+        fall = self._fall(peak, total - warmup)
         if not warmup:
-            return cosine
-        return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), cosine], [warmup])
+            return fall
+        rise = optax.linear_schedule(self.warmup_from * peak, peak, warmup)
+        return optax.join_schedules([rise, fall], [warmup])
 
-    def transform(self, schedule: optax.Schedule) -> optax.GradientTransformation:
-        """The optax transformation of gradients into updates."""
+    def _fall(self, peak: float, steps: int) -> optax.Schedule:
+        match self.decay:
+            case "cosine":
+                return optax.cosine_decay_schedule(peak, steps, alpha=self.final)
+            case "linear":
+                return optax.linear_schedule(peak, self.final * peak, steps)
+            case "constant":
+                return optax.constant_schedule(peak)
+
+    def transform(
+        self, schedule: optax.Schedule, total: int, frozen: tuple[str, ...] = ()
+    ) -> optax.GradientTransformation:
+        """The optax transformation of gradients into updates.
+
+        Args:
+          schedule: learning rate at each step.
+          total: steps of the run.
+          frozen: top-level names of the parameters that may stand still for a while.
+        """
         clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
-        return optax.chain(clip, self._update(schedule))
+        each = clip_each_by_norm(self.clip_each) if self.clip_each else optax.identity()
+        return optax.chain(clip, each, apart(self._update(schedule, total), frozen))
 
-    def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+    def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
         raise NotImplementedError
 
     def _decayed(self, params: PyTree) -> PyTree:
@@ -100,13 +127,16 @@ class LARS(Optim):
     """Step length as a share of the weight norm."""
     lr_inside: bool = True
     """The learning rate enters the momentum, as in SimCLR's code, or scales it."""
+    adapt_all: bool = False
+    """Adapt the rate of biases and norm parameters too, as SwAV's code does."""
 
-    def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+    def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
         rate = optax.scale_by_learning_rate(schedule)
+        adapt = optax.scale_by_trust_ratio(trust_coefficient=self.trust)
         momentum = optax.trace(self.momentum)
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay, mask=self._decayed),
-            optax.masked(optax.scale_by_trust_ratio(trust_coefficient=self.trust), matrices),
+            adapt if self.adapt_all else optax.masked(adapt, matrices),
             *((rate, momentum) if self.lr_inside else (momentum, rate)),
         )
 
@@ -125,7 +155,7 @@ class LARC(Optim):
     trust: float = 0.02
     """Step length as a share of the weight norm."""
 
-    def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+    def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
         adapt = scale_by_clipped_trust(schedule, self.trust, self.weight_decay)
         return optax.chain(
             optax.masked(adapt, matrices),
@@ -143,7 +173,7 @@ class SGD(Optim):
     nesterov: bool = False
     """Look ahead by the momentum."""
 
-    def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+    def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay, mask=self._decayed),
             optax.sgd(schedule, momentum=self.momentum, nesterov=self.nesterov),
@@ -157,7 +187,9 @@ class AdamW(Optim):
     lr: float = 5e-4
     """Base learning rate, before scaling."""
     weight_decay: float = 0.05
-    """Strength of the decay."""
+    """Strength of the weight decay."""
+    final_weight_decay: float | None = None
+    """Where the weight decay ends along half a cosine, as DINO has it; None: it stays."""
     b1: float = 0.9
     """Share of the gradients' mean that is kept."""
     b2: float = 0.999
@@ -165,11 +197,26 @@ class AdamW(Optim):
     eps: float = 1e-8
     """Added to the root of the mean square."""
 
-    def _update(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+    def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
+        decay: float | optax.Schedule = self.weight_decay
+        if self.final_weight_decay is not None:
+            first, last = self.weight_decay, self.final_weight_decay
+            decay = lambda step: cosine(Progress(step, total, 1), first, last)
         return optax.adamw(
-            schedule, self.b1, self.b2, self.eps,
-            weight_decay=self.weight_decay, mask=self._decayed,
-        )  # fmt: skip
+            schedule, self.b1, self.b2, self.eps, weight_decay=decay, mask=self._decayed
+        )
+
+
+def clip_each_by_norm(limit: float) -> optax.GradientTransformation:
+    """Every tensor's gradient, shortened to the norm `limit` where it is longer.
+
+    Reference: facebookresearch/dino, utils.py, clip_gradients.
+    """
+
+    def shorten(g: jax.Array) -> jax.Array:
+        return g * jnp.minimum(limit / (jnp.linalg.norm(g.ravel()) + 1e-6), 1.0)
+
+    return optax.stateless(lambda grads, _: jax.tree.map(shorten, grads))
 
 
 def scale_by_clipped_trust(

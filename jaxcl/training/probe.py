@@ -37,6 +37,10 @@ class LinearProbe(NamedTuple):
     optim: PyTree
 
 
+PROBE_METRICS = ("probe_loss", "probe_accuracy")
+"""What `train_probe` measures, in percent the second."""
+
+
 def init_probe(probe: Probe, width: int, classes: int) -> LinearProbe:
     """A zero classifier of features [n, width]."""
     params = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
@@ -67,5 +71,5 @@ def train_probe(
     (value, accuracy), grads = jax.value_and_grad(loss, has_aux=True)(probe.params)
     updates, optim = optax.adam(config.lr).update(grads, probe.optim, probe.params)
     params = optax.apply_updates(probe.params, updates)
-    metrics = {"probe_loss": value, "probe_accuracy": 100 * accuracy}
+    metrics = dict(zip(PROBE_METRICS, (value, 100 * accuracy), strict=True))
     return LinearProbe(params, optim), metrics

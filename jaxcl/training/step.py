@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcl.methods import Aux, Batch, Kept, Method, Phase
+from jaxcl.methods import Aux, Batch, Kept, Method, Phase, Progress
 from jaxcl.methods.slow import follow
+from jaxcl.training.freezing import hold_moments, hold_updates
 from jaxcl.training.monitors import monitors
 from jaxcl.training.optim import Optim
-from jaxcl.training.probe import LinearProbe, Probe, init_probe, train_probe
+from jaxcl.training.probe import PROBE_METRICS, LinearProbe, Probe, init_probe, train_probe
 from jaxcl.training.state import State
-from jaxcl.typing import Array, Float, Key, Metrics, PyTree
+from jaxcl.typing import Array, Float, Int, Key, Metrics, PyTree
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Trainer:
     classes: int
     """Classes of the labels; 0 where there are none."""
 
+    def progress(self, step: Int[Array, ""] | int) -> Progress:
+        """Where the run stands after so many steps."""
+        return Progress(step, self.optim.epochs * self.steps_per_epoch, self.steps_per_epoch)
+
     @property
     def schedule(self) -> optax.Schedule:
         """Learning rate at each step."""
@@ -38,7 +43,7 @@ class Trainer:
         init_key, views_key, run_key = jax.random.split(root, 3)
         views = self.method.views(views_key, batch)
         params, memory = self.method.init(init_key, views)
-        transform = self.optim.transform(self.schedule)
+        transform = self._transform()
         state = State(
             step=jnp.zeros([], jnp.int32),
             key=jax.random.key_data(run_key),
@@ -50,30 +55,28 @@ class Trainer:
             totals={},
             bad_step=jnp.full([], -1, jnp.int32),
         )
-        aux = jax.eval_shape(self._update, state, views, run_key)[1]
+        aux, metrics = jax.eval_shape(self._step, state, batch)[1:]
         if self.probe.linear and self.classes > 1 and aux.features is not None:
-            state = state._replace(
-                probe=init_probe(self.probe, aux.features.shape[2], self.classes)
-            )
-        metrics = jax.eval_shape(self._step, state, batch)[1]
-        totals = {name: jnp.zeros([]) for name in (*metrics, "count")}
+            probe = init_probe(self.probe, aux.features.shape[2], self.classes)
+            state, metrics = state._replace(probe=probe), {*metrics, *PROBE_METRICS}
+        totals = {name: jnp.zeros([]) for name in sorted((*metrics, "count"))}
         return state._replace(totals=totals)
 
     def step(self, state: State, batch: Batch) -> State:
         """State after one batch; its metrics are added to `totals`."""
-        new, metrics = self._step(state, batch)
+        new, _, metrics = self._step(state, batch)
         totals = {name: state.totals[name] + value for name, value in metrics.items()}
         totals["count"] = state.totals["count"] + 1
         bad = (state.bad_step < 0) & ~jnp.isfinite(metrics["loss"])
         bad_step = jnp.where(bad, state.step, state.bad_step)
         return new._replace(totals=totals, bad_step=bad_step)
 
-    def _step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
+    def _step(self, state: State, batch: Batch) -> tuple[State, Aux, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         views_key, loss_key = jax.random.split(key)
         views = self.method.views(views_key, batch)
         state, aux, metrics = self._update(state, views, loss_key)
-        memory = self.method.after_step(state.params, aux.memory, state.step)
+        memory = self.method.after_step(state.params, aux.memory, self.progress(state.step))
         state = state._replace(memory=memory, step=state.step + 1)
         metrics |= aux.metrics | monitors(aux)
         if self.optim.average:
@@ -82,11 +85,12 @@ class Trainer:
         if isinstance(state.probe, LinearProbe) and aux.features is not None:
             probe, seen = train_probe(self.probe, state.probe, aux.features, batch["label"])
             state, metrics = state._replace(probe=probe), metrics | seen
-        return state, metrics
+        return state, aux, metrics
 
     def _update(self, state: State, views: PyTree, key: Key) -> tuple[State, Aux, Metrics]:
         """Every phase's updates; the aux of the last one."""
-        transform = self.optim.transform(self.schedule)
+        transform, progress = self._transform(), self.progress(state.step)
+        still = self.method.frozen(progress)
         params, memory, optim, metrics = state.params, state.memory, dict(state.optim), {}
         phases = self.method.phases
         for number, phase in enumerate(p for p in phases for _ in range(p.repeat)):
@@ -96,18 +100,24 @@ class Trainer:
                 trained: PyTree, params: PyTree = params, memory: PyTree = memory,
                 phase: Phase = phase, key: Key = phase_key,
             ) -> tuple[Float[Array, ""], Aux]:  # fmt: skip
-                return phase.loss({**params, **trained}, memory, views, key, state.step)
+                return phase.loss({**params, **trained}, memory, views, key, progress)
 
             trained = _part(params, phase)
             (loss, aux), grads = jax.value_and_grad(value, has_aux=True)(trained)
-            updates, optim[phase.name] = transform.update(grads, optim[phase.name], trained)
-            params = {**params, **optax.apply_updates(trained, updates)}
+            updates, moments = transform.update(grads, optim[phase.name], trained)
+            optim[phase.name] = hold_moments(optim[phase.name], moments, still)
+            moved = optax.apply_updates(trained, hold_updates(updates, still))
+            params = self.method.constrain({**params, **moved})
             memory = aux.memory
             metrics["loss" if len(phases) == 1 else f"loss_{phase.name}"] = loss
             metrics["gradient_norm"] = optax.tree.norm(grads)
         if len(phases) > 1:
             metrics["loss"] = sum((metrics[f"loss_{p.name}"] for p in phases), jnp.zeros([]))
         return state._replace(params=params, optim=optim), aux, metrics
+
+    def _transform(self) -> optax.GradientTransformation:
+        start = self.progress(0)
+        return self.optim.transform(self.schedule, start.total, tuple(self.method.frozen(start)))
 
     def represent(self, state: State, batch: Batch) -> dict[str, Array]:
         """What evaluation sees: the method's outputs for plain images, averaged weights if kept."""

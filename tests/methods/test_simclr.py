@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from contract import ENCODER, RECIPE, Contract, experiment
 
-from jaxcl.augment import simclr
+from jaxcl import UserError
+from jaxcl.augment import simclr, swav
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.losses import nt_xent
-from jaxcl.methods import SimCLR
+from jaxcl.methods import Progress, SimCLR
 
 METHOD = SimCLR(
     augment=simclr(16, blur=0.0, normalize=None),
@@ -28,7 +33,8 @@ def start():
 
 
 VIEWS, PARAMS, MEMORY = start()
-loss = jax.jit(lambda params, views: METHOD.loss(params, MEMORY, views, jax.random.key(2), 0))
+START = Progress(0, 10, 5)
+loss = jax.jit(lambda params, views: METHOD.loss(params, MEMORY, views, jax.random.key(2), START))
 
 
 def test_the_loss_is_nt_xent_of_the_projections():
@@ -78,3 +84,13 @@ def test_views_depend_on_key_and_row_alone():
 
 def test_negatives_are_told():
     assert METHOD.facts(256) == {"negatives per anchor": "510"}
+
+
+class TestContract(Contract):
+    experiment = experiment(replace(METHOD, augment=RECIPE, encoder=ENCODER))
+
+
+def test_views_of_several_sizes_are_refused():
+    several = replace(METHOD, augment=swav(16, local_size=8, local=2))
+    with pytest.raises(UserError, match=r"makes 4 views of 16, 16, 8, 8 pixels, and SimCLR takes"):
+        several.check(16)

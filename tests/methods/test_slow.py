@@ -4,14 +4,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcl.methods.slow import cosine_momentum, follow
+from jaxcl.methods.progress import Progress, cosine
+from jaxcl.methods.slow import follow
+
+
+def momentum(step, base):
+    return cosine(Progress(step, 1000, 100), base, 1.0)
 
 
 def test_cosine_momentum_golden():
-    np.testing.assert_allclose(cosine_momentum(250, total=1000, base=0.996), 0.996586, atol=5e-7)
-    np.testing.assert_allclose(cosine_momentum(0, total=1000, base=0.9), 0.9, rtol=1e-6)
+    np.testing.assert_allclose(momentum(250, 0.996), 0.996586, atol=5e-7)
+    np.testing.assert_allclose(momentum(0, 0.9), 0.9, rtol=1e-6)
     for step in (1000, 1500):
-        assert cosine_momentum(step, total=1000, base=0.9) == 1
+        assert momentum(step, 0.9) == 1
+
+
+def test_a_schedule_may_fall():
+    np.testing.assert_allclose(cosine(Progress(500, 1000, 100), 1.0, 0.2), 0.6, rtol=1e-6)
+
+
+def test_epochs_are_whole():
+    assert [int(Progress(step, 12, 4).epoch) for step in (0, 3, 4, 11)] == [0, 0, 1, 2]
 
 
 def test_two_steps_by_hand():

@@ -26,17 +26,17 @@ class Broken(SimCLR):
 
     at: int = 3
 
-    def loss(self, params, memory, views, key, step):
-        value, aux = super().loss(params, memory, views, key, step)
-        return jnp.where(step >= self.at, jnp.nan, value), aux
+    def loss(self, params, memory, views, key, progress):
+        value, aux = super().loss(params, memory, views, key, progress)
+        return jnp.where(progress.step >= self.at, jnp.nan, value), aux
 
 
 @dataclass(frozen=True)
 class Attracting(SimCLR):
     """All embeddings are drawn to one point, by way of the head's last bias."""
 
-    def loss(self, params, memory, views, key, step):
-        _, aux = super().loss(params, memory, views, key, step)
+    def loss(self, params, memory, views, key, progress):
+        _, aux = super().loss(params, memory, views, key, progress)
         z = aux.embeddings
         return jnp.mean(jnp.sum((z - 1.0) ** 2, axis=-1)), aux
 
@@ -80,7 +80,7 @@ def test_what_is_told_before_and_while_it_trains(tmp_path, capsys):
         r"data                  train: 160 images, 10 classes, resident",
     ):
         assert line in told
-    assert "parameters            encoder 0.00495 M" in told
+    assert "parameters            encoder 0.00127 M" in told
     assert "MiB of work space" in told
     assert "step 4/5  images/s" in told
 
@@ -173,7 +173,7 @@ class Duel(Method):
     def init(self, key, views):
         return {"player": jnp.array(1.0), "critic": jnp.array(0.0)}, {"calls": jnp.zeros([])}
 
-    def game(self, sign, params, memory, views, key, step):
+    def game(self, sign, params, memory, views, key, progress):
         value = sign * (params["player"] * (params["critic"] - 2.0))
         return value, Aux({"calls": memory["calls"] + 1}, {})
 
@@ -186,7 +186,7 @@ class Duel(Method):
             Phase("player", partial(self.game, 1.0), ("player",)),
         )
 
-    def after_step(self, params, memory, step):
+    def after_step(self, params, memory, progress):
         return memory | {"ended": params["player"]} if "ended" in memory else memory
 
 

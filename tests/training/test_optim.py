@@ -12,7 +12,7 @@ from jaxcl.training import LARC, LARS, SGD, AdamW
 def walk(optim, params, grads, rates):
     """Parameters after one update per gradient, at the given learning rates."""
     schedule = lambda step: jnp.array(rates)[step]
-    transform = optim.transform(schedule)
+    transform = optim.transform(schedule, len(rates))
     state = transform.init(params)
     for g in grads:
         updates, state = transform.update(g, state, params)
@@ -116,3 +116,38 @@ def test_both_scalings_give_the_same_peak_at_4096(scaling, lr):  # 4.8, core rec
 def test_warmup_longer_than_the_run_is_refused():
     with pytest.raises(UserError, match=r"optim.warmup_epochs=10 .* optim.epochs=5"):
         LARS(epochs=5).schedule(256, 10)
+
+
+def test_each_gradient_is_cut_by_itself():
+    optim = SGD(momentum=0.0, weight_decay=0.0, clip_each=1.0)
+    w = {"long": jnp.zeros(2), "short": jnp.zeros(2)}
+    g = {"long": jnp.array([3.0, 4.0]), "short": jnp.array([0.3, 0.4])}
+    moved = walk(optim, w, [g], [1.0])
+    np.testing.assert_allclose(moved["long"], [-0.6, -0.8], rtol=1e-5)
+    np.testing.assert_array_equal(moved["short"], -g["short"])
+
+
+def test_weight_decay_along_a_cosine():
+    """No gradient, so that only the decay is seen: 0.04 at the start, 0.22 half way."""
+    optim = AdamW(weight_decay=0.04, final_weight_decay=0.4)
+    w, zero = jnp.ones((1, 1)), jnp.zeros((1, 1))
+    moved = walk(optim, w, [zero] * 3, [1.0, 1.0, 1.0, 1.0])
+    shares = [1 - d for d in (0.04, 0.4 - 0.18 * (1 + np.cos(np.pi / 4)), 0.22)]
+    np.testing.assert_allclose(moved[0, 0], np.prod(shares), rtol=1e-5)
+
+
+@pytest.mark.parametrize("decay", ["linear", "constant"])
+def test_other_schedules(decay):
+    optim = SGD(lr=1.0, scaling="none", epochs=5, warmup_epochs=1, warmup_from=0.5, decay=decay,
+                final=0.1)  # fmt: skip
+    rates = [float(optim.schedule(256, 2)(step)) for step in range(11)]
+    down = np.linspace(1.0, 0.1, 9) if decay == "linear" else np.ones(9)
+    np.testing.assert_allclose(rates, [0.5, 0.75, *down], rtol=1e-6)
+
+
+def test_biases_are_adapted_too_if_asked():
+    bias, gradient = jnp.array([1.0, -2.0]), jnp.array([0.3, 0.4])
+    optim = LARS(weight_decay=0.0, adapt_all=True)
+    moved = walk(optim, bias, [gradient], [1.0])
+    step = 0.001 * np.sqrt(5) / 0.5 * gradient
+    np.testing.assert_allclose(moved, bias - step, rtol=1e-5)

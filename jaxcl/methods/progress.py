@@ -1,0 +1,34 @@
+"""How far a run is, and the schedules that methods make of it."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxcl.typing import Array, Float, Int
+
+
+class Progress(NamedTuple):
+    """Where a run stands."""
+
+    step: Int[Array, ""] | int
+    """Steps taken."""
+    total: int
+    """Steps of the whole run."""
+    per_epoch: int
+    """Steps of one epoch."""
+
+    @property
+    def epoch(self) -> Int[Array, ""]:
+        """Epochs that are over."""
+        return jnp.asarray(self.step) // self.per_epoch
+
+
+def cosine(progress: Progress, start: float, end: float) -> Float[Array, ""]:
+    """From `start` at the first step to `end` after the last one, along half a cosine.
+
+    With `start=0.996, end=1` it is the momentum of BYOL's slow network.
+
+    Reference: Grill et al. 2020, arXiv:2006.07733, section 3.2.
+    """
+    share = jnp.minimum(progress.step / progress.total, 1.0)
+    return end - (end - start) * (1 + jnp.cos(jnp.pi * share)) / 2
