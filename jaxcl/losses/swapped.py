@@ -26,9 +26,12 @@ def sinkhorn(
     Reference: Caron et al. 2020, arXiv:2006.09882, listing 1; Cuturi 2013.
     """
     logs = jax.lax.stop_gradient(scores.astype(jnp.float32)) / epsilon
-    for _ in range(iterations):
+
+    def balanced(_: int, logs: Array) -> Array:
         logs = logs - jax.nn.logsumexp(logs, axis=0, keepdims=True)
-        logs = logs - jax.nn.logsumexp(logs, axis=1, keepdims=True)
+        return logs - jax.nn.logsumexp(logs, axis=1, keepdims=True)
+
+    logs = jax.lax.fori_loop(0, iterations, balanced, logs, unroll=iterations <= 3)
     return jnp.exp(logs) if iterations else jax.nn.softmax(logs, axis=1)
 
 

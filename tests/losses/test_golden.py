@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import A, B, C, a, b, matrix, unit
-
-from jaxcl import losses
+from jitted import losses
 
 W = unit(matrix(2.2, 3))
 BANK = unit(matrix(4, 10))[np.array([[0, 3, 5, 9], [1, 0, 7, 2], [2, 8, 8, 4], [3, 1, 6, 0]])]

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import A, B, C, a, b, matrix, unit
+from jitted import losses
 
-from jaxcl import losses
 from jaxcl.losses.rows import as_rows
 
 QUEUE = unit(matrix(3.1, 6))
