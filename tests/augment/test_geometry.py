@@ -1,6 +1,7 @@
 """Crops, resizes, flips, turns and affine maps against float64 loops, Pillow and simulation."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,20 @@ def crop_by_hand(image, box, size, interpolation):
     return np.clip(part, 0, 1)
 
 
+@partial(jax.jit, static_argnums=(2, 3))
+def resized(image, box, size, interpolation="bilinear"):
+    return crop_and_resize(image, tuple(box), size, interpolation)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def by_taps_and_products(box, size, interpolation):
+    y, x, h, w = box
+    down = _Stretch(y, h, 11, size, interpolation)
+    across = _Stretch(x, w, 14, size, interpolation)
+    image = jnp.asarray(PICTURE)
+    return _resample_by_taps(image, down, across), _resample_by_products(image, down, across)
+
+
 BOXES = [(0, 0, 11, 14), (3, 5, 4, 6), (10, 13, 1, 1), (0, 2, 11, 3), (2, 0, 9, 14)]
 
 
@@ -61,26 +76,20 @@ BOXES = [(0, 0, 11, 14), (3, 5, 4, 6), (10, 13, 1, 1), (0, 2, 11, 3), (2, 0, 9, 
 @pytest.mark.parametrize("size", [1, 5, 11, 20])
 def test_crop_and_resize_matches_the_definition(size, interpolation):
     for box in BOXES:
-        got = crop_and_resize(PICTURE, box, size, interpolation)
+        got = resized(PICTURE, np.float32(box), size, interpolation)
         np.testing.assert_allclose(got, crop_by_hand(PICTURE, box, size, interpolation), atol=2e-6)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", [4, 11, 20])
 def test_taps_and_matrix_products_agree(size, interpolation):
-    for y, x, h, w in BOXES:
-        down = _Stretch(y, h, 11, size, interpolation)
-        across = _Stretch(x, w, 14, size, interpolation)
-        np.testing.assert_allclose(
-            _resample_by_taps(jnp.asarray(PICTURE), down, across),
-            _resample_by_products(jnp.asarray(PICTURE), down, across),
-            atol=2e-6,
-        )
+    for box in BOXES:
+        taps, products = by_taps_and_products(np.float32(box), size, interpolation)
+        np.testing.assert_allclose(taps, products, atol=2e-6)
 
 
 def test_accelerators_get_two_matrix_products_and_no_gather():
-    resize = jax.jit(lambda image, box: crop_and_resize(image, tuple(box), 8))
-    traced = resize.trace(PICTURE, jnp.array([1.0, 2.0, 6.0, 7.0]))
+    traced = resized.trace(PICTURE, jnp.array([1.0, 2.0, 6.0, 7.0]), 8)
     for platform, products in (("cpu", 0), ("tpu", 2), ("cuda", 2)):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert text.count("stablehlo.dot_general") == products
@@ -96,16 +105,17 @@ def test_resize_matches_pillow(interpolation):
         y, x, h, w = box
         cut = image.fromarray(pixels).crop((x, y, x + w, y + h))
         expected = np.asarray(cut.resize((size, size), method))
-        got = crop_and_resize(jnp.asarray(pixels / 255, jnp.float32), box, size, interpolation)
+        got = resized(np.float32(pixels / 255), np.float32(box), size, interpolation)
         # Pillow rounds to 8 bits after each of its two passes.
         np.testing.assert_allclose(255 * np.asarray(got), expected, atol=1.6)
 
 
 def test_constant_stays_constant_and_size_kept_is_identity():
     flat = np.full((9, 9, 3), 0.7, np.float32)
-    np.testing.assert_allclose(crop_and_resize(flat, (2, 3, 4, 5), 6), 0.7, atol=1e-6)
+    np.testing.assert_allclose(resized(flat, np.float32((2, 3, 4, 5)), 6), 0.7, atol=1e-6)
     square = PICTURE[:, :11]
-    np.testing.assert_allclose(crop_and_resize(square, (0, 0, 11, 11), 11), square, atol=1e-6)
+    box = np.float32((0, 0, 11, 11))
+    np.testing.assert_allclose(resized(square, box, 11), square, atol=1e-6)
 
 
 # Random boxes -----------------------------------------------------------------------------------
@@ -141,7 +151,8 @@ def test_boxes_are_distributed_as_stated():
     """Against independent draws of numpy's own: area, aspect and corner quantiles."""
     crop = RandomResizedCrop(8, scale=(0.1, 0.3))
     keys = jax.random.split(jax.random.key(0), 10_000)
-    ours = np.asarray(jax.vmap(lambda k: crop.box(jax.random.uniform(k, (4,)), 200, 300))(keys))
+    draw = jax.jit(jax.vmap(lambda k: crop.box(jax.random.uniform(k, (4,)), 200, 300)))
+    ours = np.asarray(draw(keys))
     draws = np.random.default_rng(1).random((10_000, 4))
     theirs = np.array([box_by_hand(u, 200, 300, (0.1, 0.3), (3 / 4, 4 / 3)) for u in draws])
     for measure in (
@@ -158,10 +169,11 @@ def test_boxes_are_distributed_as_stated():
 
 def test_random_crop_cuts_its_box():
     crop = RandomResizedCrop(6, interpolation="bicubic")
+    run = jax.jit(lambda key: (crop(key, PICTURE), crop.box(jax.random.uniform(key, (4,)), 11, 14)))
     for key in jax.random.split(jax.random.key(5), 5):
-        box = [int(x) for x in crop.box(jax.random.uniform(key, (4,)), 11, 14)]
-        expected = crop_by_hand(PICTURE, box, 6, "bicubic")
-        np.testing.assert_allclose(crop(key, PICTURE), expected, atol=2e-6)
+        got, box = run(key)
+        expected = crop_by_hand(PICTURE, [int(x) for x in box], 6, "bicubic")
+        np.testing.assert_allclose(got, expected, atol=2e-6)
 
 
 # Inference --------------------------------------------------------------------------------------
@@ -225,7 +237,7 @@ def affine_by_hand(image, matrix, shift):
 
 def test_affine_matches_the_definition():
     matrix, shift = np.array([[0.8, -0.4], [0.3, 1.1]]), np.array([1.3, -2.2])
-    got = affine(PICTURE, jnp.asarray(matrix), jnp.asarray(shift))
+    got = jax.jit(affine)(PICTURE, jnp.asarray(matrix), jnp.asarray(shift))
     expected = affine_by_hand(PICTURE.astype(np.float64), matrix, shift)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
@@ -253,7 +265,7 @@ def test_random_affine_turns_shifts_scales_and_shears_within_its_bounds():
 
 def test_affine_of_no_strength_is_the_identity():
     still = RandomAffine(0.0, 0.0, (1.0, 1.0), 0.0)
-    np.testing.assert_allclose(still(jax.random.key(0), PICTURE), PICTURE, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(still)(jax.random.key(0), PICTURE), PICTURE, atol=1e-5)
 
 
 @pytest.mark.parametrize(

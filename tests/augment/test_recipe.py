@@ -101,14 +101,15 @@ def test_crops_cut_on_the_host_join_the_device_road():
     """Cut by the crop's own key and stored in 8 bits, then finished: the device's views."""
     crop = RandomResizedCrop(6, scale=(0.2, 0.4))
     recipe = Recipe((View(crop, (Flip(), Solarize())),), 6)
+    resize = jax.jit(lambda image, box: crop_and_resize(image, tuple(box), 6))
+    # The first key of a view is the crop's; the others are the operations'.
+    draw = jax.jit(jax.vmap(lambda key: jax.random.uniform(jax.random.split(key, 3)[0], (4,))))
     crops = []
-    for key, image in zip(KEYS, IMAGES, strict=True):
-        key = jax.random.split(key, 3)[0]  # the crop's; the others are the operations'
-        box = crop.box(np.asarray(jax.random.uniform(key, (4,))), 20, 24, xp=np)
-        cut = crop_and_resize(image, tuple(box), 6)
+    for uniforms, image in zip(np.asarray(draw(KEYS)), IMAGES, strict=True):
+        cut = resize(image, np.float32(crop.box(uniforms, 20, 24, xp=np)))
         crops.append(np.round(255 * np.asarray(cut)).astype(np.uint8))
-    (finished,) = recipe.finish(KEYS, (np.stack(crops),))
-    (full,) = recipe(KEYS, IMAGES)
+    (finished,) = jax.jit(recipe.finish)(KEYS, (np.stack(crops),))
+    (full,) = jax.jit(recipe)(KEYS, IMAGES)
     # Half a level of rounding; a value that it carries over the threshold solarises otherwise.
     assert np.mean(np.abs(full - finished) > 0.51 / 255) < 0.01
 
@@ -128,7 +129,7 @@ def test_plain_is_the_central_square_normalised():
 def test_plain_leaves_images_of_the_right_size_as_they_are():
     square = IMAGES[:, :12, :12]
     np.testing.assert_array_equal(
-        Recipe((), 12).plain(square), np.float32(square) * np.float32(1 / 255)
+        jax.jit(Recipe((), 12).plain)(square), np.float32(square) * np.float32(1 / 255)
     )
 
 

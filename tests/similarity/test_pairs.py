@@ -37,6 +37,11 @@ from jaxcl.similarity import (
 )
 
 
+def run(function, *rows, **options):
+    """The function compiled as a whole, anew for each call, since tests change its tiles."""
+    return jax.jit(partial(function, **options))(*(jnp.array(x) for x in rows))
+
+
 @pytest.mark.parametrize("body", ["dense", "blocked"])
 @pytest.mark.parametrize("name", CASES)
 def test_bodies_match_the_equation(monkeypatch, oracle, name, body):
@@ -61,8 +66,7 @@ def test_nearest_keys_are_found(monkeypatch, devices):
         "q_ids": Q_IDS, "k_ids": K_IDS, "q_groups": Q_GROUPS, "k_groups": K_GROUPS, "bias": K_BIAS
     }  # fmt: skip
     with jax.set_mesh(data_mesh(devices)):
-        run = jax.jit(partial(topk_pairs, count=5, scale=3.0, **arguments))
-        logits, places = run(jnp.array(Q), jnp.array(K))
+        logits, places = run(topk_pairs, Q, K, count=5, scale=3.0, **arguments)
     all_seen = list(seen(Q, K, 3.0, K_BIAS, Q_IDS, K_IDS, Q_GROUPS, K_GROUPS))
     assert min(map(len, all_seen)) < 5
     for i, x in enumerate(all_seen):
@@ -76,12 +80,12 @@ def test_nearest_keys_are_found(monkeypatch, devices):
 def test_plain_use_needs_neither_ids_nor_bias(monkeypatch):
     monkeypatch.setitem(pairs.TILE, "cpu", 4)
     for body in ("dense", "blocked"):
-        value = logsumexp_pairs(jnp.array(Q), jnp.array(K), body=body)
+        value = run(logsumexp_pairs, Q, K, body=body)
         np.testing.assert_allclose(value, np.log(np.exp(Q @ K.T).sum(1)), rtol=1e-5)
         # The other way round it is the queries that have the fewer hidden rows behind them.
-        value = logsumexp_pairs(jnp.array(K), jnp.array(Q), body=body)
+        value = run(logsumexp_pairs, K, Q, body=body)
         np.testing.assert_allclose(value, np.log(np.exp(K @ Q.T).sum(1)), rtol=1e-5)
-        among = logsumexp_among(jnp.array(Q), body=body)
+        among = run(logsumexp_among, Q, body=body)
         others = np.exp(Q @ Q.T) * (1 - np.eye(N))
         np.testing.assert_allclose(among, np.log(others.sum(1)), rtol=1e-5)
 
@@ -90,11 +94,13 @@ def test_plain_use_needs_neither_ids_nor_bias(monkeypatch):
 def test_largest_logit(monkeypatch, body):
     monkeypatch.setitem(pairs.TILE, "cpu", 4)
     arguments = {"q_ids": Q_IDS, "k_ids": K_IDS, "bias": K_BIAS, "body": body}
-    value = max_pairs(jnp.array(Q), jnp.array(K), scale=3.0, **arguments)
+    value = run(max_pairs, Q, K, scale=3.0, **arguments)
     expected = [x.max() for x in seen(Q, K, 3.0, K_BIAS, Q_IDS, K_IDS)]
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     z, ids = jnp.array(K), jnp.array(K_IDS)
-    own = max_pairs(z, z, scale=3.0, q_ids=ids, k_ids=ids, bias=K_BIAS, body=body)
+    own = jax.jit(
+        lambda z: max_pairs(z, z, scale=3.0, q_ids=ids, k_ids=ids, bias=K_BIAS, body=body)
+    )(z)
     expected = [x.max() for x in seen(K, K, 3.0, K_BIAS, K_IDS, K_IDS)]
     np.testing.assert_allclose(own, expected, rtol=1e-5)
 
@@ -104,22 +110,23 @@ def test_largest_logit_over_devices(monkeypatch):
     expected = (Q @ K.T).max(1)
     with jax.set_mesh(data_mesh(8)):
         for transport in ("gather", "ring"):
-            run = jax.jit(partial(max_pairs, body="blocked", transport=transport))
-            np.testing.assert_allclose(run(jnp.array(Q), jnp.array(K)), expected, rtol=1e-5)
+            found = run(max_pairs, Q, K, body="blocked", transport=transport)
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_a_set_with_itself_may_wear_other_marks_as_keys(monkeypatch):
     monkeypatch.setitem(pairs.TILE, "cpu", 4)
     z, ids = jnp.array(Q), jnp.array(Q_IDS)
     zeros, others = np.zeros(N), np.roll(Q_IDS, 3)
-    found = max_pairs(z, z, q_ids=ids, k_ids=jnp.array(others), body="blocked")
+    found = jax.jit(lambda z: max_pairs(z, z, q_ids=ids, k_ids=jnp.array(others), body="blocked"))(
+        z
+    )
     np.testing.assert_allclose(
         found, [x.max() for x in seen(Q, Q, 1.0, zeros, Q_IDS, others)], rtol=1e-5
     )
     groups, away = jnp.array(Q_GROUPS), np.roll(Q_GROUPS, 3)
-    found = max_pairs(
-        z, z, q_ids=ids, k_ids=ids, q_groups=groups, k_groups=jnp.array(away), body="blocked"
-    )
+    marks = {"q_ids": ids, "k_ids": ids, "q_groups": groups, "k_groups": jnp.array(away)}
+    found = jax.jit(lambda z: max_pairs(z, z, **marks, body="blocked"))(z)
     pairs_seen = list(seen(Q, Q, 1.0, zeros, Q_IDS, Q_IDS, Q_GROUPS, away))
     for value, x in zip(found, pairs_seen, strict=True):
         assert value < -1e8 if not len(x) else abs(value - x.max()) < 1e-5
@@ -128,7 +135,7 @@ def test_a_set_with_itself_may_wear_other_marks_as_keys(monkeypatch):
 def test_no_gradient_flows_through_the_largest_logits():
     for body in ("dense", "blocked"):
         slope = jax.grad(lambda q, body=body: max_pairs(q, jnp.array(K), body=body).sum())
-        np.testing.assert_array_equal(slope(jnp.array(Q)), 0)
+        np.testing.assert_array_equal(jax.jit(slope)(jnp.array(Q)), 0)
 
 
 @pytest.mark.parametrize("strong", [100.0, -100.0])  # float32's exp ends before 89
@@ -138,9 +145,7 @@ def test_strong_biases_are_not_taken_for_small_logits(monkeypatch, strong, side)
     biases = [np.zeros(N), np.zeros(M)]
     biases[side] += strong
     q_bias, k_bias = biases
-    found = logsumexp_both(
-        jnp.array(Q), jnp.array(K), scale=0.1, q_bias=q_bias, k_bias=k_bias, body="blocked"
-    )
+    found = run(logsumexp_both, Q, K, scale=0.1, q_bias=q_bias, k_bias=k_bias, body="blocked")
     logits = 0.1 * Q @ K.T
     np.testing.assert_allclose(found[0], np.log(np.exp(logits).sum(1)) + k_bias[0], rtol=1e-5)
     np.testing.assert_allclose(found[1], np.log(np.exp(logits).sum(0)) + q_bias[0], rtol=1e-5)
@@ -153,7 +158,8 @@ def test_a_bias_of_one_side_has_its_gradient(side):
         return WEIGHTS[:N] @ rows + WEIGHTS @ columns
 
     bias = jnp.array(Q_BIAS if side == "q_bias" else K_BIAS)
-    found, expected = (jax.grad(loss)(bias, body) for body in ("blocked", "dense"))
+    slope = jax.jit(jax.grad(loss), static_argnums=1)
+    found, expected = (slope(bias, body) for body in ("blocked", "dense"))
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -194,16 +200,18 @@ def test_within_a_shard_each_device_is_on_its_own():
 def test_a_row_that_sees_nothing_has_finite_value_and_no_gradient(body, scale):
     ids = jnp.array([0, 0, 0, 1])  # three rows see the last, which sees all; then nobody any
     x = jnp.array(Q[:4], jnp.float32)
-    total = jax.value_and_grad(
-        lambda x, ids: logsumexp_among(x, scale=scale, ids=ids, body=body).sum()
+    total = jax.jit(
+        jax.value_and_grad(lambda x, ids: logsumexp_among(x, scale=scale, ids=ids, body=body).sum())
     )
     assert np.isfinite(total(x, ids)[1]).all()
     value, gradient = total(x, jnp.zeros(4, jnp.int32))
     assert value < -1e9
     np.testing.assert_array_equal(gradient, 0)
     hidden = jnp.full(4, -jnp.inf)
-    value, gradient = jax.value_and_grad(
-        lambda x: logsumexp_pairs(x, x, scale=scale, bias=hidden, body=body).sum()
+    value, gradient = jax.jit(
+        jax.value_and_grad(
+            lambda x: logsumexp_pairs(x, x, scale=scale, bias=hidden, body=body).sum()
+        )
     )(x)
     assert value < -1e9
     np.testing.assert_array_equal(gradient, 0)
@@ -212,11 +220,9 @@ def test_a_row_that_sees_nothing_has_finite_value_and_no_gradient(body, scale):
 @pytest.mark.parametrize("body", ["dense", "blocked"])
 def test_half_precision_rows_are_summed_in_float32(body):
     q, k = jnp.array(Q, jnp.bfloat16), jnp.array(K, jnp.bfloat16)
-    value, gradient = jax.value_and_grad(
-        lambda q: logsumexp_pairs(q, k, scale=2.0, body=body).sum()
-    )(q)
-    exact = jax.value_and_grad(lambda q: logsumexp_pairs(q, k, scale=2.0).sum())
-    expected, slope = exact(q.astype(jnp.float32))
+    total = jax.jit(jax.value_and_grad(lambda q: logsumexp_pairs(q, k, scale=2.0, body=body).sum()))
+    value, gradient = total(q)
+    expected, slope = total(q.astype(jnp.float32))
     assert value.dtype == jnp.float32
     assert gradient.dtype == jnp.bfloat16
     np.testing.assert_allclose(value, expected, rtol=1e-6)
