@@ -1,7 +1,8 @@
 """A trained run, ready to use: `jaxcl.load("runs/x").encode(images)`."""
 
+import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,8 @@ class Run:
     state: State
     classes: tuple[str, ...]
     trainer: Trainer
+    begin: Callable[[], State]
+    """Makes the state before the first step."""
 
     def encode(self, images: NumpyArray, output: str = "features") -> Float[NumpyArray, "n d"]:
         """Features of images, as the method represents them at inference.
@@ -70,8 +73,7 @@ class Run:
 
     def untrained(self) -> "Run":
         """The same network as it was before the first step."""
-        fresh = jax.jit(_initial(self.trainer, self.experiment, self.path))()
-        return Run(self.path, self.experiment, fresh, self.classes, self.trainer)
+        return dataclasses.replace(self, state=self.begin())
 
     def _pixels(self, images: NumpyArray) -> UInt8[NumpyArray, "n h w c"]:
         images = np.asarray(images)
@@ -111,9 +113,9 @@ def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -
         shapes["steps_per_epoch"], len(shapes["classes"]),
     )  # fmt: skip
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    begin = jax.jit(_initial(trainer, experiment, path))
     abstract = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device),
-        jax.eval_shape(_initial(trainer, experiment, path)),
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), jax.eval_shape(begin)
     )
     checkpoints = Checkpoints(path)
     try:
@@ -124,7 +126,7 @@ def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -
         raise UserError(
             f"{run} holds no checkpoint; train first: python train.py CONFIG --dir {run}"
         )
-    return Run(path, experiment, state, tuple(shapes["classes"]), trainer)
+    return Run(path, experiment, state, tuple(shapes["classes"]), trainer, begin)
 
 
 def save_shapes(
@@ -153,7 +155,7 @@ def _shapes(path: Path) -> dict[str, Any]:
     return stored
 
 
-def _initial(trainer: Trainer, experiment: Experiment, path: Path) -> Any:
+def _initial(trainer: Trainer, experiment: Experiment, path: Path) -> Callable[[], State]:
     """A function that makes the state before the first step, from shapes alone."""
     shapes, size = _shapes(path), experiment.data.batch_size
 

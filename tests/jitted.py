@@ -23,16 +23,17 @@ def forward(encoder, params, stats, x, *, train, key=None):
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` under `jit`, with every option that is no array as a constant."""
+    """`function` under `jit`; options and plain numbers are constants of the program."""
 
     @lru_cache
-    def program(**constants: Any) -> Callable[..., Any]:
-        return jax.jit(partial(function, **constants))
+    def program(numbers: tuple[Any, ...], **options: Any) -> Callable[..., Any]:
+        return jax.jit(lambda *arrays, **traced: function(*arrays, *numbers, **options, **traced))
 
-    def call(*arrays: Any, **options: Any) -> Any:
+    def call(*given: Any, **options: Any) -> Any:
+        numbers = tuple(x for x in given if isinstance(x, int | float))  # they come last
         traced = {n: o for n, o in options.items() if isinstance(o, jax.Array | np.ndarray)}
         constants = {name: o for name, o in options.items() if name not in traced}
-        return program(**constants)(*arrays, **traced)
+        return program(numbers, **constants)(*given[: len(given) - len(numbers)], **traced)
 
     return call
 

@@ -13,7 +13,9 @@ import jaxcl.weights
 from jaxcl import encoders
 from jaxcl.encoders import BERT, T5, ResNet, TextTower, initialise
 from jaxcl.programs import train
+from jaxcl.scale import data_mesh
 from jaxcl.sentences import SentenceModel
+from jaxcl.training import loop
 from jaxcl.weights import read_tensors, save_encoder
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +54,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda code: code.strip().splitlines()[-1][:40])
 def test_snippets_run(snippet, folder, monkeypatch):
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(loop, "data_mesh", lambda devices: data_mesh(1))  # not eight fake ones
     exec(compile(snippet, "README.md", "exec"), {})
 
 

@@ -6,8 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jitted import compiled
 
-from jaxcl.evaluate import alignment, effective_rank, feature_std, top_singular_share, uniformity
+from jaxcl import evaluate
+
+alignment, effective_rank, feature_std, top_singular_share, uniformity = (
+    compiled(getattr(evaluate, name))
+    for name in ("alignment", "effective_rank", "feature_std", "top_singular_share", "uniformity")
+)
 
 
 def unit(x):
@@ -42,7 +48,7 @@ def test_alignment_matches_the_equation(x, alpha):
 
 def test_alignment_of_equal_rows_has_a_finite_gradient(x):
     slope = jax.grad(lambda a: alignment(a, jnp.asarray(x, jnp.float32), 1))
-    assert np.isfinite(slope(jnp.asarray(x, jnp.float32))).all()
+    assert np.isfinite(jax.jit(slope)(jnp.asarray(x, jnp.float32))).all()
 
 
 @pytest.mark.parametrize("t", [0.5, 2, 50])
@@ -110,7 +116,7 @@ def test_zero_rows_are_finite():
         for measure in (uniformity, feature_std, effective_rank, top_singular_share):
             assert np.isfinite(measure(rows))
         assert np.isfinite(alignment(rows, mixed[: len(rows)] if len(rows) == 3 else zeros))
-    assert np.isfinite(jax.grad(uniformity)(mixed)).all()
+    assert np.isfinite(jax.jit(jax.grad(uniformity))(mixed)).all()
     assert float(effective_rank(zeros)) == 1
     assert float(top_singular_share(zeros)) == 1
 

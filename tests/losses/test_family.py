@@ -85,7 +85,7 @@ def test_tiles_and_devices_change_nothing(monkeypatch, name, devices):
         same(one, other)
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.extended), 8])
 def test_the_others_are_the_same_on_several_devices(devices):
     others = sorted(set(CASES) - set(PAIRWISE))
     mesh = data_mesh(devices)

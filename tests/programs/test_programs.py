@@ -36,7 +36,7 @@ def test_help_lists_every_field_with_meaning_and_default(capsys):
     for option, meaning, default in [
         ("--method.temperature FLOAT", "Scale of the similarities", "0.5"),
         ("--data PATH|tfds:NAME|digits, --data.source", "Images: digits", "digits"),
-        ("--optim.weight-decay FLOAT", "Strength of the decay", "0.0001"),
+        ("--optim.weight-decay FLOAT", "Strength of the weight decay", "0.0001"),
         ("--method.augment.views.0.ops.0.degrees", "turn", "10.0"),
         ("--dir STR, --train.dir STR", "Run directory", ""),
         ("--method.encoder.width FLOAT", "Multiplies all channels", ""),

@@ -49,7 +49,7 @@ def test_bodies_match_the_equation(monkeypatch, oracle, name, body):
     compare(oracle, name, body=body)
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.extended), 8])
 @pytest.mark.parametrize("transport", ["gather", "ring"])
 @pytest.mark.parametrize("name", CASES)
 def test_transports_match_the_equation(monkeypatch, oracle, name, transport, devices):
