@@ -17,6 +17,7 @@ from jaxcl.encoders import (
 )
 
 KEY = jax.random.key(0)
+EXTENDED = pytest.mark.extended
 
 
 def count(tree):
@@ -27,18 +28,18 @@ def count(tree):
     ("encoder", "parameters", "width"),
     [  # torchvision's counts less its classifier; cifar stems: 3x3 instead of 7x7 in the stem
         (ResNet(18), 11_689_512 - 513_000, 512),
-        (ResNet(34), 21_797_672 - 513_000, 512),
+        pytest.param(ResNet(34), 21_797_672 - 513_000, 512, marks=EXTENDED),
         (ResNet(50), 25_557_032 - 2_049_000, 2048),
-        (ResNet(101), 44_549_160 - 2_049_000, 2048),
-        (ResNet(152), 60_192_808 - 2_049_000, 2048),
+        pytest.param(ResNet(101), 44_549_160 - 2_049_000, 2048, marks=EXTENDED),
+        pytest.param(ResNet(152), 60_192_808 - 2_049_000, 2048, marks=EXTENDED),
         (ResNet(18, stem="cifar"), 11_689_512 - 513_000 - 3 * 64 * (49 - 9), 512),
         # SimCLR's README, in millions
-        (ResNet(50, width=2), 94_000_000, 4096),
+        pytest.param(ResNet(50, width=2), 94_000_000, 4096, marks=EXTENDED),
         (simclr_v2_resnet(50), 35_000_000, 2048),
-        (simclr_v2_resnet(50, 2), 140_000_000, 4096),
-        (simclr_v2_resnet(101), 65_000_000, 2048),
-        (simclr_v2_resnet(152), 89_000_000, 2048),
-        (simclr_v2_resnet(152, 3), 795_000_000, 6144),
+        pytest.param(simclr_v2_resnet(50, 2), 140_000_000, 4096, marks=EXTENDED),
+        pytest.param(simclr_v2_resnet(101), 65_000_000, 2048, marks=EXTENDED),
+        pytest.param(simclr_v2_resnet(152), 89_000_000, 2048, marks=EXTENDED),
+        pytest.param(simclr_v2_resnet(152, 3), 795_000_000, 6144, marks=EXTENDED),
     ],
 )
 def test_parameter_counts(encoder, parameters, width):

@@ -2,8 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxcl.encoders import GIN, BatchNorm, forward, initialise
+from jaxcl.scale import data_mesh
 
 KEY = jax.random.key(0)
 SMALL = GIN(width=6, depth=3)
@@ -206,3 +208,17 @@ def test_masked_groups_are_separate_batches():
     for name in ("mean", "var"):
         mean = np.mean([part[name] for _, part in parts], axis=0)
         np.testing.assert_allclose(stats[name], mean, rtol=1e-5)
+
+
+def test_one_device_equals_eight():
+    """Masked statistics of the whole batch, whichever device holds a graph."""
+    x = batch(*graphs(), *graphs())
+    made = shaken(start(SMALL, x))
+    one, one_stats = run(SMALL, made, x, True)
+    mesh = data_mesh(8)
+    spread = NamedSharding(mesh, PartitionSpec("data"))
+    with jax.set_mesh(mesh):
+        many, many_stats = run(SMALL, made, jax.device_put(x, spread), True)
+    assert len(many["features"].sharding.device_set) == 8
+    same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    jax.tree.map(same, (many["features"], many_stats), (one["features"], one_stats))

@@ -26,7 +26,11 @@ answer = jax.jit(
 )
 
 
-@pytest.fixture(scope="module", params=[SMALL, V11], ids=["v1.0", "v1.1"])
+@pytest.fixture(
+    scope="module",
+    params=[SMALL, pytest.param(V11, marks=pytest.mark.extended)],
+    ids=["v1.0", "v1.1"],
+)
 def made(request):
     return request.param, start(request.param, X)
 

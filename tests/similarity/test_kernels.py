@@ -61,7 +61,10 @@ def uncached():
 
 
 @pytest.mark.usefixtures("uncached")
-@pytest.mark.parametrize("chip", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+@pytest.mark.parametrize(
+    "chip",
+    ["v5e:2x2", *(pytest.param(c, marks=pytest.mark.extended) for c in ("v5p:2x2x1", "v6e:2x2"))],
+)
 def test_kernels_compile_for_a_tpu(monkeypatch, chip):
     """With libtpu alone, which needs no TPU; forward and backward, short and full rows."""
     pytest.importorskip("libtpu")
