@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,17 @@ from tokenizers import Tokenizer, normalizers
 
 from jaxcl.typing import Int, NumpyArray
 
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+)
+"""What a tokenizer may consist of; the first is the one that is used here."""
 LENGTHS = (*range(8, 32, 4), *range(32, 64, 8), *range(64, 128, 16), *range(128, 512, 64))
 """Lengths that sentences are padded to, besides the longest: at most a quarter is padding from 16
 tokens on, about a twentieth on average."""
@@ -24,6 +36,14 @@ class Batch(NamedTuple):
     """Places of the sentences; the array's remaining rows are padding."""
     ids: Int[NumpyArray, "n t"]
     lengths: Int[NumpyArray, "n"]
+
+
+def tokenizer_files(place: Path) -> dict[str, bytes]:
+    """The files of a tokenizer in a folder, by name; or one tokenizer.json under any name."""
+    if place.is_file():
+        return {FILES[0]: place.read_bytes()}
+    files = {name: place / name for name in FILES}
+    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
 
 
 def best_batch_tokens() -> int:

@@ -27,11 +27,13 @@ from jaxcl.tokens import (
     prepared,
     sorted_batches,
     token_ids,
+    tokenizer_files,
 )
 from jaxcl.typing import Array, Int, NumpyArray, PyTree
 
 ENDINGS = (".txt", ".txt.gz")
-TOKENIZER = "tokenizer.json"
+TOKENIZER = "tokenizer"
+"""Folder in a run's directory."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,9 @@ class Text(Section):
 
     def keep(self, home: Path) -> None:
         """Copies the tokenizer, so that the run can be used without the folder it came from."""
-        (home / TOKENIZER).write_bytes(_tokenizer_file(self.tokenizer))
+        (home / TOKENIZER).mkdir(exist_ok=True)
+        for name, content in tokenizer_files(Path(self.tokenizer)).items():
+            (home / TOKENIZER / name).write_bytes(content)
 
     def check(self, devices: int) -> None:
         super().check(devices)
@@ -105,11 +109,17 @@ class Text(Section):
             raise UserError(f"data.lengths={self.lengths} holds no lengths; use numbers above 0")
 
     def _tokenizer(self, home: Path | None) -> Tokenizer:
-        file = (home / TOKENIZER) if home else Path(self.tokenizer)
+        place = str(home / TOKENIZER) if home else self.tokenizer
+        files = tokenizer_files(Path(place)) if place else {}
+        if "tokenizer.json" not in files:
+            raise UserError(
+                f"data.tokenizer={place} holds no tokenizer.json; give the folder of a model of "
+                "transformers or sentence-transformers that has one"
+            )
         try:
-            return prepared(_tokenizer_file(str(file)), self.max_length)
+            return prepared(files["tokenizer.json"], self.max_length)
         except ValueError as error:
-            raise UserError(f"data.tokenizer={file} holds no tokenizer ({error})") from error
+            raise UserError(f"data.tokenizer={place} is no tokenizer ({error})") from error
 
 
 class Sentences:
@@ -217,17 +227,6 @@ def _decoded(line: bytes, file: Path, number: int) -> str:
             f"{file}, line {number} is not UTF-8 ({error.reason}); "
             "mend or remove it, or convert the file with iconv"
         ) from error
-
-
-def _tokenizer_file(place: str) -> bytes:
-    path = Path(place)
-    path = path / TOKENIZER if path.is_dir() else path
-    if not place or not path.is_file():
-        raise UserError(
-            f"data.tokenizer={place} holds no {TOKENIZER}; give the folder of a model of "
-            "transformers or sentence-transformers with a fast tokenizer"
-        )
-    return path.read_bytes()
 
 
 def _positions(encoder: Any) -> int:
