@@ -13,17 +13,17 @@ import numpy as np
 import tyro
 from flax import linen as nn
 
-from jaxcl.data import Data
+from jaxcl.data import Section
 from jaxcl.errors import UserError
 from jaxcl.methods import Method
 from jaxcl.training.optim import Optim
-from jaxcl.training.probe import Probe
+from jaxcl.training.probe import Probe, Watch
 
 CONFIG = "config.json"
 
 FREE = ("train.dir", "train.devices", "train.log_every", "train.save_every", "train.keep",
         "train.steps_per_call", "train.tensorboard", "train.wandb", "data.road", "data.threads",
-        "data.workers", "probe.every")  # fmt: skip
+        "data.workers", "probe.every", "probe.every_steps")  # fmt: skip
 """Fields that a resumed run may change: they say how it runs, not what it computes."""
 
 
@@ -38,7 +38,7 @@ class Train:
     log_every: int = 50
     """Steps between lines of the log."""
     save_every: int = 0
-    """Steps between checkpoints; 0: one at the end of every epoch."""
+    """Steps between checkpoints; 0: as evaluations by steps, else one at the end of every epoch."""
     keep: int = 2
     """Newest checkpoints that are kept, beside the best one."""
     devices: int = 0
@@ -56,10 +56,10 @@ class Experiment:
     """Everything that a run is made of."""
 
     method: Method
-    data: Data
+    data: Section
     optim: Optim
     train: Train = Train()
-    probe: Probe = Probe()
+    probe: Watch = Probe()
 
 
 def check(experiment: Experiment) -> None:

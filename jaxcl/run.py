@@ -1,4 +1,4 @@
-"""A trained run, ready to use: `jaxcl.load("runs/x").encode(images)`."""
+"""A trained run, ready to use: `jaxcl.load("runs/x").encode(images)`, or sentences."""
 
 import dataclasses
 import json
@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jaxcl.data.feeds import channels_of
 from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
 from jaxcl.experiment import Experiment, load_config
@@ -19,7 +19,7 @@ from jaxcl.methods import Kept
 from jaxcl.training.checkpoints import Checkpoints
 from jaxcl.training.state import State
 from jaxcl.training.step import Trainer
-from jaxcl.typing import Float, NumpyArray, UInt8
+from jaxcl.typing import Float, NumpyArray, PyTree
 
 SHAPES = "shapes.json"
 
@@ -36,21 +36,23 @@ class Run:
     begin: Callable[[], State]
     """Makes the state before the first step."""
 
-    def encode(self, images: NumpyArray, output: str = "features") -> Float[NumpyArray, "n d"]:
-        """Features of images, as the method represents them at inference.
+    def encode(self, inputs: Any, output: str = "features") -> Float[NumpyArray, "n d"]:
+        """Features of images or sentences, as the method represents them at inference.
 
         Args:
-          images: uint8 [n, h, w, c], or float in [0, 1]; [n, h, w] for grey ones. Resized as the
-            recipe says, so any size will do.
+          inputs: images, uint8 [n, h, w, c], or float in [0, 1]; [n, h, w] for grey ones. Resized
+            as the recipe says, so any size will do. Of a run on text, a list of strings.
           output: which of the encoder's outputs.
 
         Returns:
           [n, d] float32.
 
         Raises:
-          UserError: another shape, type or number of channels, or no image.
+          UserError: another shape, type or number of channels, or none.
         """
-        return self.embedder.images(self.state, self._pixels(images), output)
+        data, like = self.experiment.data, _shapes(self.path)["batch"]
+        batches = data.batches(inputs, self.experiment.method, like, self.path)
+        return self.embedder.encode(self.state, batches, output)
 
     @property
     def encoder(self) -> Kept:
@@ -63,8 +65,7 @@ class Run:
     @property
     def channels(self) -> int:
         """Of the images that it takes."""
-        channels: int = _shapes(self.path)["image"][2]
-        return channels
+        return channels_of(_shapes(self.path)["batch"])
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -72,25 +73,12 @@ class Run:
         return Embedder(self.trainer.represent)
 
     def untrained(self) -> "Run":
-        """The same network as it was before the first step."""
-        return dataclasses.replace(self, state=self.begin())
+        """The same network as it was before the first step.
 
-    def _pixels(self, images: NumpyArray) -> UInt8[NumpyArray, "n h w c"]:
-        images = np.asarray(images)
-        channels = self.channels
-        if images.ndim == 3 and channels == 1:
-            images = images[..., None]
-        if images.ndim != 4 or images.shape[3] != channels or not len(images):
-            raise UserError(
-                f"images is {list(images.shape)}; this encoder takes [n, h, w, {channels}], n >= 1"
-            )
-        if np.issubdtype(images.dtype, np.floating):
-            if images.min() < 0 or images.max() > 1:
-                raise UserError("images are floats outside [0, 1]; scale them, or give uint8")
-            return np.round(images * 255).astype(np.uint8)
-        if images.dtype != np.uint8:
-            raise UserError(f"images is {images.dtype}; give uint8, or floats in [0, 1]")
-        return images
+        Raises:
+          UserError: the weights that it began from are no longer there.
+        """
+        return dataclasses.replace(self, state=self.trainer.started(self.begin()))
 
 
 def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -> Run:
@@ -98,7 +86,8 @@ def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -
 
     Args:
       run: the directory that training wrote.
-      best: the checkpoint with the highest kNN accuracy instead of the newest.
+      best: the checkpoint with the highest score (kNN accuracy, STS-B correlation of text) instead
+        of the newest.
       classes: your own method or module classes, where the experiment has any.
 
     Raises:
@@ -133,41 +122,32 @@ def save_shapes(
     path: Path, *, batch: dict[str, Any], classes: tuple[str, ...], steps_per_epoch: int
 ) -> None:
     """Keeps what the weights' shapes depend on beside the config, so that loading needs no data."""
-    stored = {
-        "image": list(_sides(batch)),
-        "crops": [list(c.shape[1:]) for c in batch.get("crops", ())],
-        "classes": list(classes),
-        "steps_per_epoch": steps_per_epoch,
-    }
+    fields = jax.tree.map(lambda array: [str(array.dtype), *array.shape], batch)
+    stored = {"batch": fields, "classes": list(classes), "steps_per_epoch": steps_per_epoch}
     (path / SHAPES).write_text(json.dumps(stored, indent=1) + "\n")
 
 
-def _sides(batch: dict[str, Any]) -> tuple[int, ...]:
-    images = batch["image"] if "image" in batch else batch["crops"][0]
-    return tuple(images.shape[1:])
-
-
 def _shapes(path: Path) -> dict[str, Any]:
+    """What `save_shapes` wrote, the batch as abstract arrays."""
     try:
         stored: dict[str, Any] = json.loads((path / SHAPES).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        return stored | {"batch": {name: _abstract(f) for name, f in stored["batch"].items()}}
+    except (OSError, json.JSONDecodeError, KeyError) as error:
         raise UserError(f"{path / SHAPES} is missing or damaged; was this run trained?") from error
-    return stored
+
+
+def _abstract(field: list[Any]) -> PyTree:
+    if isinstance(field[0], list):
+        return tuple(map(_abstract, field))
+    return jax.ShapeDtypeStruct(field[1:], field[0])
 
 
 def _initial(trainer: Trainer, experiment: Experiment, path: Path) -> Callable[[], State]:
     """A function that makes the state before the first step, from shapes alone."""
-    shapes, size = _shapes(path), experiment.data.batch_size
+    batch = _shapes(path)["batch"]
 
     def make() -> State:
-        batch: dict[str, Any] = {
-            "label": jnp.zeros(size, jnp.int32),
-            "index": jnp.zeros(size, jnp.int32),
-        }
-        if shapes["crops"]:
-            batch["crops"] = tuple(jnp.zeros((size, *s), jnp.uint8) for s in shapes["crops"])
-        else:
-            batch["image"] = jnp.zeros((size, *shapes["image"]), jnp.uint8)
-        return trainer.init(experiment.train.seed, batch)
+        blank = jax.tree.map(lambda field: jnp.zeros(field.shape, field.dtype), batch)
+        return trainer.init(experiment.train.seed, blank)
 
     return make

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer
 
 from jaxcl.encoders.apply import forward
 from jaxcl.encoders.bert import BERT
 from jaxcl.errors import UserError
+from jaxcl.tokens import Batch, best_batch_tokens, prepared, sorted_batches, token_ids
 from jaxcl.typing import Array, Float, Int, NumpyArray, PyTree
 from jaxcl.weights.sentence_transformers import (
     SentenceWeights,
@@ -30,21 +30,9 @@ from jaxcl.weights.sentence_transformers import (
     write_sentence_weights,
 )
 
-LENGTHS = (*range(8, 32, 4), *range(32, 64, 8), *range(64, 128, 16), *range(128, 512, 64))
-"""Lengths that sentences are padded to, besides the model's longest: at most a quarter is padding
-from 16 tokens on, about a twentieth on average."""
 CHUNK = 8192
 """Sentences that are sorted together. While the device encodes one chunk, the host prepares the
 next."""
-
-
-class Batch(NamedTuple):
-    """Sentences of about the same length, in one array."""
-
-    rows: Int[NumpyArray, "m"]
-    """Places of the sentences; the array's remaining rows are padding."""
-    ids: Int[NumpyArray, "n t"]
-    lengths: Int[NumpyArray, "n"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +59,7 @@ class SentenceModel(SentenceWeights):
         if isinstance(sentences, str):
             raise UserError("sentences is a string; give a list of strings")
         if batch_tokens is None:
-            batch_tokens = 512 if jax.default_backend() == "cpu" else 16_384
+            batch_tokens = best_batch_tokens()
         vectors = np.empty((len(sentences), self.width), np.float32)
 
         def collect(encoded: list[tuple[Batch, Array]]) -> None:
@@ -102,34 +90,14 @@ class SentenceModel(SentenceWeights):
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Cuts at `max_length` and pads nothing, whatever its file says."""
-        tokenizer = Tokenizer.from_buffer(self.tokenizer_files["tokenizer.json"])
-        tokenizer.enable_truncation(self.max_length)
-        tokenizer.no_padding()
-        if self.lower_case:
-            own = [tokenizer.normalizer] if tokenizer.normalizer else []
-            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
-        return tokenizer
+        file = self.tokenizer_files["tokenizer.json"]
+        return prepared(file, self.max_length, lower_case=self.lower_case)
 
     def _batches(self, texts: Sequence[str], first: int, batch_tokens: int) -> Iterator[Batch]:
         """Batches from the longest sentence to the shortest; only the last one is not full."""
-        encoded = self.tokenizer.encode_batch_fast([self.prompt + text for text in texts])
-        tokens = [np.array(one.ids, np.int32) for one in encoded]
-        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]), reverse=True)
-        while order:
-            length = self._padded(len(tokens[order[0]]))
-            full = max(1, batch_tokens // length)
-            rows, order = order[:full], order[full:]
-            size = full if len(rows) == full else min(full, 1 << (len(rows) - 1).bit_length())
-            ids = np.full((size, length), self.encoder.pad_id, np.int32)
-            lengths = np.zeros(size, np.int32)
-            for place, row in enumerate(rows):
-                lengths[place] = len(tokens[row])
-                ids[place, : lengths[place]] = tokens[row]
-            yield Batch(first + np.array(rows), ids, lengths)
-
-    def _padded(self, length: int) -> int:
-        """The next of `LENGTHS`, at most the model's longest."""
-        return next((n for n in LENGTHS if length <= n < self.max_length), self.max_length)
+        tokens = list(token_ids(self.tokenizer, [self.prompt + text for text in texts]))
+        for batch in sorted_batches(tokens, self.max_length, batch_tokens, self.encoder.pad_id):
+            yield batch._replace(rows=first + batch.rows)
 
     def _embed(self, ids: NumpyArray, lengths: NumpyArray) -> Array:
         activations = tuple(projection.activation for projection in self.projections)

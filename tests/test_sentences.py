@@ -15,7 +15,8 @@ from jaxcl import UserError
 from jaxcl.encoders import forward
 from jaxcl.evaluate import sts
 from jaxcl.evaluate.sts import Pairs, read_pairs, sts_files, sts_score
-from jaxcl.sentences import LENGTHS, SentenceModel, load
+from jaxcl.sentences import SentenceModel, load
+from jaxcl.tokens import LENGTHS
 
 
 def tiny_model(**fields):

@@ -1,4 +1,4 @@
-"""Sources of images, and feeds that bring them to the device.
+"""Sources of images and of sentences, and feeds that bring them to the device.
 
 A source names a data set, its splits are `Examples`, and a feed turns them into batches:
 
@@ -11,10 +11,12 @@ A source names a data set, its splits are `Examples`, and a feed turns them into
 from jaxcl.data.arrays import Arrays
 from jaxcl.data.digits import Digits
 from jaxcl.data.examples import Examples, Pixels, Source, Subset, Unreadable
-from jaxcl.data.feeds import Data, Feed, open_feed, road_of
+from jaxcl.data.feeds import Data, open_feed, road_of
 from jaxcl.data.folders import Images
+from jaxcl.data.lines import Sentences, Text
 from jaxcl.data.loading import batches_of, load_split
 from jaxcl.data.order import batch_indices, epoch_order, steps_per_epoch
+from jaxcl.data.section import Feed, Section
 from jaxcl.data.sources import parse_source
 from jaxcl.data.tfds_source import TFDS
 
@@ -27,8 +29,11 @@ __all__ = [
     "Feed",
     "Images",
     "Pixels",
+    "Section",
+    "Sentences",
     "Source",
     "Subset",
+    "Text",
     "Unreadable",
     "batch_indices",
     "batches_of",

@@ -1,28 +1,34 @@
 """Batches for the training loop, by one of two roads with the same order."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from jaxcl.data.digits import Digits
-from jaxcl.data.examples import Examples, Resized
-from jaxcl.data.loading import MAX_BAD
+from jaxcl.data.examples import Examples, Resized, SplitName
+from jaxcl.data.loading import MAX_BAD, batches_of
 from jaxcl.data.order import steps_per_epoch
 from jaxcl.data.pixels import Crop
 from jaxcl.data.resident import ResidentFeed
+from jaxcl.data.section import Arrays, Feed, Recipe, Section
 from jaxcl.data.sources import AnySource
 from jaxcl.data.streamed import StreamedFeed
 from jaxcl.errors import UserError
-from jaxcl.typing import PyTree
+from jaxcl.typing import Int, NumpyArray, UInt8
 
 RESIDENT_BYTES = 2 << 30
 """Largest decoded set, in bytes, that `road=auto` puts whole on every device: 2 GiB."""
+AT_ONCE = 256
+"""Images in a batch for inference."""
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Section):
     """What is trained on, and how it comes to the device."""
 
     source: AnySource = Digits()
@@ -43,48 +49,72 @@ class Data:
     image_size: int | None = None
     """Bring every image to this side while loading: shorter side, then centre crop."""
 
+    def split(self, name: SplitName) -> Examples:
+        return self.source.split(name)
 
-class Recipe(Protocol):
-    """What a feed needs of a recipe of views."""
+    def open(self, train: Examples, method: Any, *, seed: int, mesh: jax.sharding.Mesh) -> Feed:
+        return open_feed(self, train, method.augment, seed=seed, mesh=mesh)
 
-    @property
-    def crops(self) -> tuple[Crop | None, ...]:
-        """The random resized crop of every view; None for a view of the whole image."""
-        ...
+    def passes(self, split: Examples, method: Any) -> Iterator[tuple[Arrays, Int[NumpyArray, "b"]]]:
+        side = self.side(split, method.augment)
+        for images, labels in batches_of(split, AT_ONCE, side, max_bad=self.max_bad):
+            yield {"image": _filled(images)}, labels
 
+    def batches(
+        self, inputs: Any, method: Any, like: Arrays, home: Path | None
+    ) -> Iterator[tuple[Int[NumpyArray, "b"], Arrays]]:
+        images = pixels(inputs, channels_of(like))
+        for start in range(0, len(images), AT_ONCE):
+            part = images[start : start + AT_ONCE]
+            yield start + np.arange(len(part)), {"image": _filled(part)}
 
-class Feed(Protocol):
-    """Batches as a function of the step; `batch` runs inside the compiled step."""
+    def side(self, examples: Examples, recipe: Any) -> int | None:
+        """Side that images are brought to on the host for inference; None: they stay as they are.
 
-    road: str
-    """`resident` or `streamed`."""
-    steps_per_epoch: int
-
-    @property
-    def constants(self) -> PyTree:
-        """Device arrays that go unchanged into every compiled call."""
-        ...
-
-    def inputs(self, step: int, count: int) -> PyTree:
-        """Device arrays with a leading axis [count], for steps `step` .. `step + count - 1`."""
-        ...
-
-    def batch(self, constants: PyTree, one: PyTree) -> dict[str, Any]:
-        """Pure: the global batch of one step.
-
-        Returns:
-          `image` uint8 [B, h, w, c], or `crops`, a uint8 [B, s, s, c] per view; `label` int32 [B]
-          (-1 for none); `index` int32 [B], the example that is shown.
+        Where sizes differ it is what the recipe's central crop is taken from: 256 for 224 at 0.875.
         """
-        ...
+        if self.image_size is not None or examples.shape is not None:
+            return self.image_size
+        side: int = round(recipe.size / recipe.inference_crop)
+        return side
 
-    def report(self) -> dict[str, int | str | None]:
-        """`unreadable` images so far, the name of the first, and a `notice` to show or None."""
-        ...
+    def check(self, devices: int) -> None:
+        super().check(devices)
+        _check(self)
 
-    def close(self) -> None:
-        """Ends threads and processes."""
-        ...
+
+def channels_of(batch: Arrays) -> int:
+    """Channels of the images, or crops, of a batch."""
+    images = batch["image"] if "image" in batch else batch["crops"][0]
+    return int(images.shape[-1])
+
+
+def pixels(images: Any, channels: int) -> UInt8[NumpyArray, "n h w c"]:
+    """Images as a person may hold them, uint8 or floats in [0, 1], grey ones without an axis.
+
+    Raises:
+      UserError: another shape, type or number of channels, or no image.
+    """
+    images: NumpyArray = np.asarray(images)
+    if images.ndim == 3 and channels == 1:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] != channels or not len(images):
+        raise UserError(
+            f"images is {list(images.shape)}; this encoder takes [n, h, w, {channels}], n >= 1"
+        )
+    if np.issubdtype(images.dtype, np.floating):
+        if images.min() < 0 or images.max() > 1:
+            raise UserError("images are floats outside [0, 1]; scale them, or give uint8")
+        rounded: NumpyArray = np.round(images * 255).astype(np.uint8)
+        return rounded
+    if images.dtype != np.uint8:
+        raise UserError(f"images is {images.dtype}; give uint8, or floats in [0, 1]")
+    return images
+
+
+def _filled(images: NumpyArray) -> NumpyArray:
+    """Every batch has one shape, so that one compilation serves them all."""
+    return np.concatenate([images, np.repeat(images[:1], AT_ONCE - len(images), axis=0)])
 
 
 def open_feed(
@@ -104,7 +134,7 @@ def open_feed(
         that differ in size where they may not; too many unreadable images.
     """
     steps_per_epoch(len(examples), data.batch_size)
-    _check(data, mesh.size)
+    data.check(mesh.size)
     if data.image_size is not None:
         examples = Resized(examples, data.image_size)
     if road_of(data, examples) == "resident":
@@ -161,13 +191,8 @@ def _host_crops(data: Data, examples: Examples, recipe: Recipe) -> tuple[Crop, .
     return crops if on_host else ()
 
 
-def _check(data: Data, devices: int) -> None:
-    """Raises `UserError` for numbers that fit no machine, or not this one."""
-    size = data.batch_size
-    if size % devices:
-        below = size // devices * devices
-        fix = f"{below} or {below + devices}" if below else f"{devices}"
-        raise UserError(f"data.batch_size={size} does not split over {devices} devices; use {fix}")
+def _check(data: Data) -> None:
+    """Raises `UserError` for numbers that fit no machine."""
     if not 0 <= data.max_bad < 1:
         raise UserError(f"data.max_bad={data.max_bad} is no share; use 0 up to 0.5")
     if data.image_size is not None and data.image_size < 1:

@@ -11,7 +11,7 @@ _ORDER, _CROPS = 0x6F72646572, 0x63726F7073  # keep the two streams of numbers a
 _WORD = 2**64 - 1
 
 
-def steps_per_epoch(n: int, batch_size: int) -> int:
+def steps_per_epoch(n: int, batch_size: int, unit: str = "images") -> int:
     """Whole batches in a pass over `n` examples; the examples left over wait for another epoch.
 
     Raises:
@@ -21,7 +21,7 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
         raise UserError(f"data.batch_size={batch_size} holds nothing; use 1 or more")
     if n < batch_size:
         raise UserError(
-            f"data.batch_size={batch_size} is more than the {n} training images; use at most {n}"
+            f"data.batch_size={batch_size} is more than the {n} training {unit}; use at most {n}"
         )
     return n // batch_size
 

@@ -1,7 +1,6 @@
-"""From images to features: an encoder run over a whole split, its rows spread over the devices."""
+"""From examples to features: an encoder run over batches, their rows spread over the devices."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -9,78 +8,60 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxcl.augment import Recipe
-from jaxcl.data import Data, Examples, batches_of
-from jaxcl.typing import Array, Float, Int, NumpyArray, PyTree, UInt8
+from jaxcl.typing import Array, Float, Int, NumpyArray, PyTree
 
 Represent = Callable[[PyTree, dict[str, Any]], dict[str, Array]]
-"""(variables, {"image": ...}) -> {"features": [n, d], ...}."""
-
-
-def inference_side(data: Data, recipe: Recipe, examples: Examples) -> int | None:
-    """Side that images are brought to on the host for inference; None: they stay as they are.
-
-    Where sizes differ it is what the recipe's central crop is taken from: 256 for 224 at 0.875.
-    """
-    if data.image_size is not None or examples.shape is not None:
-        return data.image_size
-    return round(recipe.size / recipe.inference_crop)
+"""(variables, batch of plain examples) -> {"features": [n, d], ...}."""
+Passes = Iterable[tuple[dict[str, Any], Int[NumpyArray, "b"]]]
+"""Batches and the labels of their rows, as `jaxcl.data.Section.passes` gives them."""
+Batches = Iterable[tuple[Int[NumpyArray, "b"], dict[str, Any]]]
+"""Places of rows and their batches, as `jaxcl.data.Section.batches` gives them."""
 
 
 class Embedder:
-    """Compiles `represent` once per batch shape and runs it over arrays or splits.
+    """Compiles `represent` once per batch shape and runs it over batches.
 
     Args:
       represent: pure function of the variables and a batch.
       mesh: one axis `data`; None: the default device alone.
-      batch_size: images at a time.
     """
 
-    def __init__(
-        self, represent: Represent, *, mesh: Mesh | None = None, batch_size: int = 256
-    ) -> None:
-        count = 1 if mesh is None else mesh.size
-        self._batch_size = -(-batch_size // count) * count
+    def __init__(self, represent: Represent, *, mesh: Mesh | None = None) -> None:
+        self._devices = 1 if mesh is None else mesh.size
         self._rows = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
         everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-        run = jax.jit(
-            lambda variables, image: represent(variables, {"image": image}),
-            out_shardings=everywhere,
-        )
-        self._run = run
+        self._run = jax.jit(represent, out_shardings=everywhere)
 
-    def images(
-        self, variables: PyTree, images: UInt8[NumpyArray, "n h w c"], output: str = "features"
-    ) -> Float[NumpyArray, "n d"]:
-        """Features [n, d] float32 of uint8 images [n, h, w, c]."""
-        size = self._batch_size
-        parts = []
-        for start in range(0, len(images), size):
-            part = images[start : start + size]
-            # Every batch has one shape, so that one compilation serves them all.
-            padded = np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
-            placed = jnp.asarray(padded) if self._rows is None else self._place(padded)
-            parts.append(np.asarray(self._run(variables, placed)[output])[: len(part)])
-        return np.concatenate(parts)
+    def encode(
+        self, variables: PyTree, batches: Batches, output: str = "features"
+    ) -> Float[NumpyArray, "n ..."]:
+        """One of the outputs for all rows, [n, ...], in the order of their places."""
+        found = [
+            (places, self._one(variables, batch, len(places), output)) for places, batch in batches
+        ]
+        places, features = zip(*found, strict=True)
+        made = np.concatenate(features)
+        ordered = np.empty_like(made)
+        ordered[np.concatenate(places)] = made
+        return ordered
 
     def split(
-        self, variables: PyTree, examples: Examples, image_size: int | None = None, **options: Any
+        self, variables: PyTree, passes: Passes
     ) -> tuple[Float[NumpyArray, "n d"], Int[NumpyArray, "n"]]:
-        """Features [n, d] and labels [n] of all readable images, in their order.
-
-        Args:
-          variables: what `represent` takes first.
-          examples: the split.
-          image_size: shorter side, then centre crop; needed where sizes differ.
-          options: passed on to `jaxcl.data.batches_of`.
-        """
-        run = partial(self.images, variables)
-        passes = batches_of(examples, self._batch_size, image_size, **options)
-        pairs = [(run(images), labels) for images, labels in passes]
+        """Features [n, d] and labels [n] of all readable examples, in their order."""
+        pairs = [
+            (self._one(variables, batch, len(labels), "features"), labels)
+            for batch, labels in passes
+        ]
         features, labels = zip(*pairs, strict=True)
         return np.concatenate(features), np.concatenate(labels)
 
-    def _place(self, images: UInt8[NumpyArray, "n h w c"]) -> Array:
-        assert self._rows is not None
-        placed: Array = jax.device_put(images, self._rows)
+    def _one(self, variables: PyTree, batch: dict[str, Any], count: int, output: str) -> NumpyArray:
+        return np.asarray(self._run(variables, jax.tree.map(self._place, batch))[output])[:count]
+
+    def _place(self, rows: NumpyArray) -> Array:
+        if self._rows is None:
+            return jnp.asarray(rows)
+        surplus = np.repeat(rows[:1], -len(rows) % self._devices, axis=0)
+        placed: Array = jax.device_put(np.concatenate([rows, surplus]), self._rows)
         return placed

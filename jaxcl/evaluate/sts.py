@@ -14,9 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcl.errors import UserError
+from jaxcl.evaluate.geometry import alignment, uniformity
 from jaxcl.typing import Float, NumpyArray
 
 TASKS = {
@@ -29,6 +32,10 @@ TASKS = {
     "SICK-R": "SICK/test.tsv",
 }
 """The files of each task in a folder, one per subset."""
+DEV = "STSBenchmark/dev.tsv"
+"""What checkpoints are compared on, lest the tests choose them."""
+CLOSE = 4.0
+"""Pairs with a higher score count as positives of the alignment."""
 EPSILON = 1e-12
 
 
@@ -89,6 +96,38 @@ def sts_score(encode: Callable[[list[str]], Float[NumpyArray, "n d"]], pairs: Pa
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
     cosine = np.sum(one * two, axis=1) / np.maximum(lengths, EPSILON)
     return 100 * spearman(cosine, pairs.gold)
+
+
+def dev_scores(
+    encode: Callable[[list[str]], Float[NumpyArray, "n d"]], pairs: Pairs
+) -> dict[str, float]:
+    """What SimCSE watches on STS-B's development set.
+
+    Returns:
+      "stsb_dev", the Spearman correlation x 100; "uniformity" of all distinct sentences;
+      "alignment" of the pairs with a score above 4, if there are any.
+
+    Reference: Gao, Yao & Chen 2021, arXiv:2104.08821, section 3.
+    """
+    sentences = list(dict.fromkeys([*pairs.first, *pairs.second]))
+    vectors = np.asarray(encode(sentences))
+    place = {sentence: i for i, sentence in enumerate(sentences)}
+
+    def known(texts: list[str]) -> NumpyArray:
+        return vectors[[place[text] for text in texts]]
+
+    found = {
+        "stsb_dev": sts_score(known, pairs),
+        "uniformity": float(_uniformity(jnp.asarray(vectors))),
+    }
+    close = pairs.gold > CLOSE
+    if close.any():
+        one, two = (jnp.asarray(known(side)[close]) for side in (pairs.first, pairs.second))
+        found["alignment"] = float(_alignment(one, two))
+    return found
+
+
+_uniformity, _alignment = jax.jit(uniformity), jax.jit(alignment)
 
 
 def spearman(one: Float[NumpyArray, "n"], two: Float[NumpyArray, "n"]) -> float:

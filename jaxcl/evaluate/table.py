@@ -5,10 +5,14 @@ from collections.abc import Mapping
 
 from jaxcl.evaluate.evaluation import Evaluation
 
+TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R")
 HEADINGS = {
     "knn": "kNN %",
     "linear_lbfgs": "linear L-BFGS %",
     "linear_sgd": "linear SGD %",
+    "stsb_dev": "STS-B dev",
+    **{task: task for task in TASKS},
+    "average": "mean of tasks",
     "alignment": "align- ment",
     "uniformity": "uniform- ity",
     "feature_std": "feature std",

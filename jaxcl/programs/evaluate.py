@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from jaxcl.data import Examples, Subset, Unreadable, load_split, parse_source
+from jaxcl.data import Data, Examples, Section, Subset, Text, Unreadable, load_split, parse_source
+from jaxcl.errors import UserError
 from jaxcl.evaluate.evaluation import Evaluation, Features, evaluate_features
-from jaxcl.evaluate.features import inference_side
 from jaxcl.evaluate.neighbours import nearest_neighbours
 from jaxcl.evaluate.plane import feature_map
 from jaxcl.evaluate.report import write_report
 from jaxcl.evaluate.table import comparison_table
 from jaxcl.experiment import classes_of, flatten, read_config, to_json
 from jaxcl.programs.answers import answered
+from jaxcl.programs.similarity import evaluate_sentences
 from jaxcl.run import Run, load
 from jaxcl.training.logs import read_metrics
+from jaxcl.training.probe import Probe
 from jaxcl.typing import Float, Int, NumpyArray
 
 REPORT, SCORES = "report.html", "evaluation.json"
@@ -33,18 +36,21 @@ PAIRS = 1_000
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluates a run on frozen features and writes report.html into its directory."""
+    """Evaluates a run on frozen features and writes evaluation.json into its directory; for a run
+    on images, report.html too."""
 
     run: tyro.conf.Positional[str]
     """Run directory, as train.py wrote it."""
     data: str = ""
     """Other data than the run's: a folder or zip of class folders, tfds:NAME, or digits."""
+    sts: str = ""
+    """For runs on text: folder of STS tasks; empty: the one of the run's probe."""
     best: bool = False
-    """The checkpoint with the highest kNN accuracy instead of the newest."""
+    """The checkpoint with the highest kNN accuracy, or STS-B correlation, instead of the newest."""
     config: str = ""
     """Config file that defines the run's own method or module classes, where it has any."""
     compare: bool = True
-    """Also evaluate raw pixels and the untrained encoder."""
+    """Also evaluate raw pixels, or averaged word vectors, and the untrained encoder."""
     labels_per_class: tuple[int, ...] = (1, 10)
     """Few-label probes: labels per class."""
     seeds: int = 5
@@ -69,7 +75,23 @@ def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:
     """
     classes = classes_of(read_config(options.config)) if options.config else {}
     run = load(options.run, best=options.best, classes=classes.values())
-    source = parse_source(options.data) if options.data else run.experiment.data.source
+    return evaluated(run.experiment.data, run, options)
+
+
+@singledispatch
+def evaluated(data: Section, run: Run, options: Evaluate) -> dict[str, Evaluation]:
+    """The scores of a run by the kind of its data."""
+    raise UserError(f"eval.py has no scores for runs on {type(data).__name__}")
+
+
+@evaluated.register
+def _(data: Text, run: Run, options: Evaluate) -> dict[str, Evaluation]:
+    return evaluate_sentences(run, options.sts, compare=options.compare)
+
+
+@evaluated.register
+def _(data: Data, run: Run, options: Evaluate) -> dict[str, Evaluation]:
+    source = parse_source(options.data) if options.data else data.source
     encoders = {"trained": run}
     if options.compare:
         encoders = {"untrained": run.untrained()} | encoders
@@ -95,15 +117,9 @@ def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:
 
 
 def _features(run: Run, train: Examples, test: Examples) -> Features:
-    data = run.experiment.data
+    data, method = run.experiment.data, run.experiment.method
     (train_x, train_y), (test_x, test_y) = (
-        run.embedder.split(
-            run.state,
-            examples,
-            inference_side(data, run.experiment.method.augment, examples),
-            max_bad=data.max_bad,
-        )
-        for examples in (train, test)
+        run.embedder.split(run.state, data.passes(examples, method)) for examples in (train, test)
     )
     return Features(train_x, train_y, test_x, test_y, train.classes)
 
@@ -116,6 +132,7 @@ def _pixels(train: Examples, test: Examples) -> Features:
 
 def _scores(features: Features, run: Run, options: Evaluate, **extra: Any) -> Evaluation:
     probe = run.experiment.probe
+    probe = probe if isinstance(probe, Probe) else Probe()
     return evaluate_features(
         features,
         knn_k=options.neighbours or probe.neighbours,
@@ -144,7 +161,9 @@ def _views(run: Run, images: NumpyArray) -> list[Float[NumpyArray, "n h w c"]]:
 
 def _pictures(run: Run, examples: Examples, rows: Int[NumpyArray, "m"]) -> NumpyArray:
     """Readable ones of these images, as one array."""
-    side = inference_side(run.experiment.data, run.experiment.method.augment, examples)
+    data = run.experiment.data
+    assert isinstance(data, Data)
+    side = data.side(examples, run.experiment.method.augment)
     return load_split(Subset(examples, rows), side, max_bad=0.5)[0]
 
 

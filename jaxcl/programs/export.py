@@ -1,4 +1,4 @@
-"""`export.py RUN FILE [options]`: a run's encoder for timm, torchvision or transformers."""
+"""`export.py RUN FILE [options]`: a run's encoder for timm, sentence-transformers, ..."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,21 @@ import jax
 import tyro
 
 from jaxcl.augment import Recipe
-from jaxcl.encoders import ResNet, ViT
+from jaxcl.data.lines import TOKENIZER
+from jaxcl.encoders import BERT, ResNet, ViT
 from jaxcl.encoders.resnet import BLOCKS
 from jaxcl.errors import UserError
 from jaxcl.experiment import classes_of, read_config
 from jaxcl.programs.answers import answered
-from jaxcl.run import load
+from jaxcl.run import Run, load
+from jaxcl.sentences import SentenceModel
+from jaxcl.tokens import tokenizer_files
 from jaxcl.weights import read_tensors, save_encoder
 
 ENDINGS = (".pth", ".pt", ".bin", ".npz", ".safetensors")
 NAMED = {"torchvision": (18, 34, 50, 101, 152), "timm": (18, 34, 50, 101, 152, 200)}
 """Depths that have a function of their own there."""
+SENTENCES = "sentence-transformers"
 HALF = (
     "stem: half, 3x3 of stride 2; no tensor tells the stride, so readers take it for 1, "
     "jaxcl's load_encoder too unless encoder= says otherwise"
@@ -37,13 +41,16 @@ class Export:
     run: tyro.conf.Positional[str]
     """Run directory, as train.py wrote it."""
     file: tyro.conf.Positional[Path]
-    """File to write: .pth, .safetensors or .npz; for transformers, a folder."""
-    layout: Literal["timm", "torchvision", "transformers", "google-simclr"] = "timm"
-    """Whose names the tensors get."""
+    """File to write: .pth, .safetensors or .npz; a folder for transformers and
+    sentence-transformers."""
+    layout: Literal[
+        "timm", "torchvision", "transformers", "google-simclr", "sentence-transformers"
+    ] = "timm"
+    """Whose names the tensors get; sentence-transformers for runs on text."""
     prefix: str = ""
     """Put before all names."""
     best: bool = False
-    """The checkpoint with the highest kNN accuracy instead of the newest."""
+    """The checkpoint with the highest kNN accuracy, or STS-B correlation, instead of the newest."""
     config: str = ""
     """Config file that defines the run's own method or module classes, where it has any."""
 
@@ -64,6 +71,14 @@ def export(options: Export) -> None:
     classes = classes_of(read_config(options.config)) if options.config else {}
     run = load(options.run, best=options.best, classes=classes.values())
     kept = run.encoder
+    if isinstance(kept.encoder, BERT) != (options.layout == SENTENCES):
+        layouts = SENTENCES if isinstance(kept.encoder, BERT) else "another"
+        raise UserError(
+            f"--layout {options.layout} does not fit a {type(kept.encoder).__name__}; use {layouts}"
+        )
+    if options.layout == SENTENCES:
+        export_sentences(run, options.file)
+        return
     try:
         save_encoder(options.file, *kept, layout=options.layout, prefix=options.prefix)
     except OSError as error:
@@ -78,6 +93,24 @@ def export(options: Export) -> None:
     print(f"images: {wanted(run.experiment.method.augment, run.channels)}")
     if isinstance(kept.encoder, ResNet) and kept.encoder.stem == "half":
         print(HALF)
+
+
+def export_sentences(run: Run, folder: Path) -> None:
+    """Writes encoder, pooling and tokenizer as a folder, and prints how to open it."""
+    encoder, params, stats = run.encoder
+    model = SentenceModel(
+        encoder=encoder,
+        variables={"params": jax.device_get(params), "stats": stats},
+        tokenizer_files=tokenizer_files(run.path / TOKENIZER),
+        max_length=encoder.max_positions - encoder.position_offset,
+    )
+    try:
+        model.save(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    print(f"{folder}: {parameters:,} parameters, step {int(run.state.step):,}")
+    print(f"there: sentence_transformers.SentenceTransformer({str(folder)!r})")
 
 
 def opening(encoder: Any, options: Export, channels: int) -> str:
@@ -116,9 +149,9 @@ def wanted(recipe: Recipe, channels: int) -> str:
 
 
 def _check(options: Export) -> None:
-    folder = options.layout == "transformers"
+    folder = options.layout in ("transformers", SENTENCES)
     if folder and (options.file.suffix in ENDINGS or options.file.is_file()):
-        raise UserError(f"{options.file}: layout transformers writes a folder; give one's name")
+        raise UserError(f"{options.file}: layout {options.layout} writes a folder; give one's name")
     if not folder and (options.file.suffix not in ENDINGS or options.file.is_dir()):
         raise UserError(f"{options.file} is no file name that ends in {', '.join(ENDINGS)}")
 

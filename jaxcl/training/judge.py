@@ -1,40 +1,41 @@
 """How good the features are while training goes on: kNN, the online probe, geometry."""
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcl.data import Examples, Subset
-from jaxcl.evaluate.features import Embedder, inference_side
+from jaxcl.data import Examples, Section, Subset
+from jaxcl.evaluate.features import Embedder
 from jaxcl.evaluate.geometry import effective_rank, feature_std, uniformity
 from jaxcl.evaluate.knn import knn_accuracy
-from jaxcl.experiment import Experiment
-from jaxcl.training.probe import LinearProbe, probe_logits
+from jaxcl.training.probe import LinearProbe, Probe, probe_logits
 from jaxcl.training.state import State
+from jaxcl.typing import NumpyArray
 
 GEOMETRY_ROWS = 2_000
 """Test images that geometry is measured on."""
 
 
-class Judge:
+class Neighbours:
     """Calls evaluation on a state; keeps which images it looks at.
 
     Args:
-      experiment: says how many neighbours and images.
+      probe: says how many neighbours and images.
+      data: whose test split is classified.
+      method: of the experiment.
       train: training split; the neighbours come from it.
       embedder: runs the encoder.
     """
 
-    def __init__(self, experiment: Experiment, train: Examples, embedder: Embedder) -> None:
-        self._probe = experiment.probe
-        side = inference_side(experiment.data, experiment.method.augment, train)
-        self._split = partial(embedder.split, image_size=side, max_bad=experiment.data.max_bad)
-        test = experiment.data.source.split("test")
-        self._bank = _spread(train, self._probe.bank)
-        self._queries = _spread(test, self._probe.queries)
+    def __init__(
+        self, probe: Probe, data: Section, method: Any, train: Any, embedder: Embedder
+    ) -> None:
+        self._probe, self._embedder = probe, embedder
+        self._data, self._method = data, method
+        self._bank = _spread(train, probe.bank)
+        self._queries = _spread(data.split("test"), probe.queries)
         self._classes = len(train.classes)
 
     def __call__(self, state: State) -> dict[str, float]:
@@ -56,6 +57,9 @@ class Judge:
             "uniformity": uniformity, "feature_std": feature_std, "effective_rank": effective_rank,
         }  # fmt: skip
         return row | {name: float(jax.jit(f)(sample)) for name, f in measures.items()}
+
+    def _split(self, state: State, examples: Examples) -> tuple[NumpyArray, NumpyArray]:
+        return self._embedder.split(state, self._data.passes(examples, self._method))
 
 
 def _spread(examples: Examples, count: int) -> Examples:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 METRICS = "metrics.jsonl"
-TIMES = ("seconds", "images_per_s")
+SPEEDS = ("images_per_s", "sentences_per_s")
+TIMES = ("seconds", *SPEEDS)
 """Fields of a row that depend on the clock; all others depend on seed and step alone."""
 
 
@@ -115,7 +116,7 @@ class Display:
 
     def show(self, step: int, row: dict[str, float]) -> None:
         """Where the run stands."""
-        names = ("images_per_s", "loss", "lr", "contrastive_accuracy", "probe_accuracy", "knn")
+        names = (*SPEEDS, "loss", "lr", "contrastive_accuracy", "probe_accuracy", "knn", "stsb_dev")
         note = "  ".join(f"{label(n)} {row[n]:.4g}" for n in names if n in row)
         if self._bar:
             self._bar.update(self._task, completed=step, note=note)
@@ -132,7 +133,8 @@ class Display:
 
 def label(name: str) -> str:
     """A metric's name as people read it."""
-    return {"images_per_s": "images/s"}.get(name, name.replace("_", " "))
+    named = {"stsb_dev": "STS-B dev"}
+    return named.get(name, name.replace("_per_s", "/s").replace("_", " "))
 
 
 def duration(seconds: float) -> str:

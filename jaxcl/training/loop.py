@@ -7,6 +7,7 @@ that was stopped goes on through the very same programs.
 """
 
 import json
+import math
 import platform
 import signal
 import threading
@@ -22,21 +23,20 @@ from types import FrameType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcl.data import Examples, Feed, open_feed
+from jaxcl.data import Feed
 from jaxcl.errors import UserError
-from jaxcl.evaluate.features import Embedder, inference_side
+from jaxcl.evaluate.features import Embedder
 from jaxcl.experiment import CONFIG, Experiment, check, differences, save_config
 from jaxcl.methods import Batch, Represent
 from jaxcl.run import save_shapes
 from jaxcl.scale import data_mesh, replicated
 from jaxcl.training.checkpoints import Checkpoints
-from jaxcl.training.judge import Judge
 from jaxcl.training.logs import Display, Log
 from jaxcl.training.monitors import COLLAPSED
+from jaxcl.training.probe import Judge
 from jaxcl.training.state import State
 from jaxcl.training.step import Trainer
 from jaxcl.typing import PyTree
@@ -44,8 +44,8 @@ from jaxcl.typing import PyTree
 AHEAD = 2
 """Compiled calls that may wait on the device while the host prepares the next."""
 
-UNJUDGED = -1.0
-"""Score of a checkpoint that was not evaluated."""
+UNJUDGED = -101.0
+"""Score of a checkpoint that was not evaluated: below any correlation in percent."""
 
 VERSIONS = "versions.json"
 
@@ -88,12 +88,12 @@ class _Run:
     def __init__(self, experiment: Experiment, run: Path, mesh: Mesh) -> None:
         self.experiment, self.run, self.mesh = experiment, run, mesh
         self.main = jax.process_index() == 0
-        self.examples: Examples = experiment.data.source.split("train")
+        self.unit = experiment.data.unit
+        self.examples = experiment.data.split("train")
         self._needs_labels()
-        self.feed: Feed = open_feed(
-            experiment.data, self.examples, experiment.method.augment,
-            seed=experiment.train.seed, mesh=mesh,
-        )  # fmt: skip
+        self.feed: Feed = experiment.data.open(
+            self.examples, experiment.method, seed=experiment.train.seed, mesh=mesh
+        )
         self.per_epoch = self.feed.steps_per_epoch
         self.total = experiment.optim.epochs * self.per_epoch
         self.trainer = Trainer(
@@ -101,8 +101,14 @@ class _Run:
             self.per_epoch, len(self.examples.classes),
         )  # fmt: skip
         self.schedule = self.trainer.schedule
-        self.compiled: dict[int, Any] = {}
+        self.compiled: dict[Any, Any] = {}
         self.embedders: dict[Represent, Embedder] = {}
+        self.judge: Judge | None = None
+        if experiment.probe.every or experiment.probe.every_steps:
+            self.judge = experiment.probe.judge(
+                experiment.data, experiment.method, self.examples,
+                Embedder(self.trainer.represent, mesh=mesh),
+            )  # fmt: skip
 
     def go(self) -> Outcome:
         experiment = self.experiment
@@ -112,6 +118,7 @@ class _Run:
             save_shapes(
                 self.run, batch=one, classes=self.examples.classes, steps_per_epoch=self.per_epoch
             )
+            experiment.data.keep(self.run)
         everywhere = replicated(self.mesh)
         init = jax.jit(self._init, out_shardings=everywhere)
         abstract = jax.eval_shape(init, self.feed.constants, first)
@@ -123,7 +130,8 @@ class _Run:
         try:
             state = self.checkpoints.restore(shaped)
             if state is None:
-                state = self._started(init(self.feed.constants, first))
+                state = self.trainer.started(init(self.feed.constants, first))
+                state = jax.device_put(state, everywhere)
             step = int(state.step)
             self.display = Display(self.total, step, self.main)
             for note in notes:
@@ -172,11 +180,11 @@ class _Run:
                     self.display.tell(str(told))
                     notice = told
             score = UNJUDGED
-            if step % self.per_epoch == 0 and self._evaluation_due(step):
+            if self._evaluation_due(step):
                 paused = time.monotonic()
                 score = self._evaluate(state, step)
                 clock += time.monotonic() - paused
-            if self._due(step, self.experiment.train.save_every or self.per_epoch):
+            if self._due(step, self.save_every):
                 self._save(state, step, score)
                 saved = step
         if saved != step:
@@ -197,12 +205,19 @@ class _Run:
             return 1
         return asked or (1 if jax.default_backend() == "cpu" else 25)
 
+    @property
+    def save_every(self) -> int:
+        """Steps between checkpoints."""
+        train, probe = self.experiment.train, self.experiment.probe
+        return train.save_every or probe.every_steps or self.per_epoch
+
     def _border(self, step: int) -> int:
         """The next step after which something is due."""
         periods = (
             self.experiment.train.log_every,
-            self.experiment.train.save_every or self.per_epoch,
+            self.save_every,
             self.per_epoch,
+            self.experiment.probe.every_steps or self.per_epoch,
         )
         return min(self.total, *((step // period + 1) * period for period in periods))
 
@@ -210,28 +225,21 @@ class _Run:
         return step % period == 0 or step == self.total
 
     def _evaluation_due(self, step: int) -> bool:
-        every, epoch = self.experiment.probe.every, step // self.per_epoch
-        return bool(every) and (epoch % every == 0 or step == self.total)
+        probe = self.experiment.probe
+        if probe.every_steps:
+            return self._due(step, probe.every_steps)
+        return bool(probe.every) and self._due(step, probe.every * self.per_epoch)
 
     def _init(self, constants: PyTree, inputs: PyTree) -> State:
         return self.trainer.init(self.experiment.train.seed, self._batch(constants, inputs))
-
-    def _started(self, state: State) -> State:
-        """The first state, with the weights that the method begins from."""
-        params, memory = self.experiment.method.start(state.params, state.memory)
-        if params is state.params and memory is state.memory:
-            return state
-        average = jax.tree.map(jnp.copy, params) if self.experiment.optim.average else ()
-        fresh = state._replace(params=params, memory=memory, average=average)
-        placed: State = jax.device_put(fresh, replicated(self.mesh))
-        return placed
 
     def _batch(self, constants: PyTree, inputs: PyTree) -> dict[str, Any]:
         return self.feed.batch(constants, jax.tree.map(lambda x: x[0], inputs))
 
     def _compiled(self, state: State, inputs: PyTree, count: int) -> Any:
-        """The program of `count` steps, compiled when it is first wanted."""
-        if count not in self.compiled:
+        """The program of `count` steps on such inputs, compiled when it is first wanted."""
+        wanted = (count, *(leaf.shape for leaf in jax.tree.leaves(inputs)))
+        if wanted not in self.compiled:
 
             def run(state: State, constants: PyTree, inputs: PyTree) -> tuple[State, Any]:
                 def one(state: State, single: PyTree) -> tuple[State, None]:
@@ -245,8 +253,8 @@ class _Run:
 
             everywhere = replicated(self.mesh)
             jitted = jax.jit(run, donate_argnums=0, out_shardings=(everywhere, everywhere))
-            self.compiled[count] = jitted.lower(state, self.feed.constants, inputs).compile()
-        return self.compiled[count]
+            self.compiled[wanted] = jitted.lower(state, self.feed.constants, inputs).compile()
+        return self.compiled[wanted]
 
     def _log(self, state: State, step: int, clock: float, since: int) -> State:
         """Writes the means since the last line; the sums start again from zero."""
@@ -258,13 +266,14 @@ class _Run:
         row = {"epoch": step / self.per_epoch}
         row |= {name: total / count for name, total in totals.items()}
         row["lr"] = float(self.schedule(step - 1))
-        row["images_per_s"] = (step - since) * self.experiment.data.batch_size / max(seconds, 1e-9)
+        rows = (step - since) * self.experiment.data.batch_size
+        row[f"{self.unit}_per_s"] = rows / max(seconds, 1e-9)
         self.log.write("train", step, row)
         self.display.show(step, row)
         if row.get("embedding_std", 1.0) < COLLAPSED:
             self.display.tell(
-                f"collapse: at step {step:,} the embeddings of different images are nearly the "
-                f"same (spread {row['embedding_std']:.2g} of an even one)"
+                f"collapse: at step {step:,} the embeddings of different {self.unit} are nearly "
+                f"the same (spread {row['embedding_std']:.2g} of an even one)"
             )
         zeros = jax.tree.map(lambda total: np.zeros_like(total), state.totals)
         return state._replace(totals=jax.device_put(zeros, replicated(self.mesh)))
@@ -293,20 +302,17 @@ class _Run:
                 return represent(state.params, state.memory, batch)
 
             self.embedders[represent] = Embedder(run, mesh=self.mesh)
-        side = inference_side(self.experiment.data, self.experiment.method.augment, self.examples)
-        return self.embedders[represent].split(state, self.examples, side)
-
-    @cached_property
-    def judge(self) -> Judge:
-        embedder = Embedder(self.trainer.represent, mesh=self.mesh)
-        return Judge(self.experiment, self.examples, embedder)
+        passes = self.experiment.data.passes(self.examples, self.experiment.method)
+        return self.embedders[represent].split(state, passes)
 
     def _evaluate(self, state: State, step: int) -> float:
         """Writes how good the features are now; returns what "best" means."""
+        assert self.judge is not None
         row = {"epoch": step / self.per_epoch} | self.judge(state)
         self.log.write("eval", step, row)
         self.display.show(step, row)
-        return row.get("knn", UNJUDGED)
+        score = row.get(self.experiment.probe.best, UNJUDGED)
+        return score if math.isfinite(score) else UNJUDGED
 
     def _save(self, state: State, step: int, score: float) -> None:
         if int(state.bad_step) >= 0:
@@ -331,10 +337,10 @@ class _Run:
         lines = {
             "run": str(self.run),
             "method": type(experiment.method).__name__,
-            "data": f"{self.examples.title}: {len(self.examples):,} images, "
+            "data": f"{self.examples.title}: {len(self.examples):,} {self.unit}, "
             f"{len(self.examples.classes)} classes, {self.feed.road}",
             "devices": f"{self.mesh.size} x {device.device_kind}",
-            "global batch": f"{data.batch_size} images, {per_device} per device",
+            "global batch": f"{data.batch_size} {self.unit}, {per_device} per device",
             **experiment.method.facts(data.batch_size),
             "steps": f"{self.total:,} = {experiment.optim.epochs} epochs x {self.per_epoch:,}",
             "parameters": ", ".join(

@@ -1,25 +1,66 @@
-"""A linear classifier trained beside the method, on features that no gradient leaves."""
+"""What is measured while a run goes on; a linear classifier trained beside the method."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcl.data import Section
+from jaxcl.evaluate.features import Embedder
 from jaxcl.typing import Array, Float, Int, Metrics, PyTree
+
+if TYPE_CHECKING:
+    from jaxcl.training.state import State
+
+Judge = Callable[["State"], dict[str, float]]
+"""Scores of a state, by name."""
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What is measured while a run goes on; needs labels, and never changes the encoder."""
+class Watch:
+    """What is measured while a run goes on; never changes the encoder."""
+
+    best: ClassVar[str] = ""
+    """The score by which one checkpoint is better than another; larger is better."""
+
+    every: int = 1
+    """Epochs between evaluations; 0: none."""
+    every_steps: int = 0
+    """Steps between evaluations, and checkpoints if train.save_every is 0; 0: by epochs."""
+
+    @property
+    def classifier(self) -> "Probe | None":
+        """The linear classifier to train beside the method."""
+        return None
+
+    def judge(self, data: Section, method: Any, train: Any, embedder: Embedder) -> Judge:
+        """What gives the scores; called before anything compiles.
+
+        Args:
+          data: of the experiment.
+          method: of the experiment.
+          train: the training split.
+          embedder: runs the encoder on batches of `data`.
+
+        Raises:
+          UserError: there is nothing to measure with.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Probe(Watch):
+    """kNN and a linear classifier, where there are labels, and geometry."""
+
+    best: ClassVar[str] = "knn"
 
     linear: bool = True
     """Train a linear classifier beside the method."""
     lr: float = 1e-2
     """Adam learning rate of that classifier."""
-    every: int = 1
-    """Epochs between evaluations of kNN and geometry; 0: none."""
     neighbours: int = 200
     """k of the weighted kNN."""
     temperature: float = 0.1
@@ -28,6 +69,15 @@ class Probe:
     """At most so many training images are the neighbours, spread evenly over the set."""
     queries: int = 10_000
     """At most so many test images are classified."""
+
+    @property
+    def classifier(self) -> "Probe | None":
+        return self if self.linear else None
+
+    def judge(self, data: Section, method: Any, train: Any, embedder: Embedder) -> Judge:
+        from jaxcl.training.judge import Neighbours  # which knows this class
+
+        return Neighbours(self, data, method, train, embedder)
 
 
 class LinearProbe(NamedTuple):

@@ -11,7 +11,7 @@ from jaxcl.methods.slow import follow
 from jaxcl.training.freezing import hold_moments, hold_updates
 from jaxcl.training.monitors import monitors
 from jaxcl.training.optim import Optim
-from jaxcl.training.probe import PROBE_METRICS, LinearProbe, Probe, init_probe, train_probe
+from jaxcl.training.probe import PROBE_METRICS, LinearProbe, Watch, init_probe, train_probe
 from jaxcl.training.state import State
 from jaxcl.typing import Array, Float, Int, Key, Metrics, PyTree
 
@@ -22,7 +22,7 @@ class Trainer:
 
     method: Method
     optim: Optim
-    probe: Probe
+    probe: Watch
     batch_size: int
     steps_per_epoch: int
     classes: int
@@ -56,11 +56,20 @@ class Trainer:
             bad_step=jnp.full([], -1, jnp.int32),
         )
         aux, metrics = jax.eval_shape(self._step, state, batch)[1:]
-        if self.probe.linear and self.classes > 1 and aux.features is not None:
-            probe = init_probe(self.probe, aux.features.shape[2], self.classes)
+        config = self.probe.classifier
+        if config is not None and self.classes > 1 and aux.features is not None:
+            probe = init_probe(config, aux.features.shape[2], self.classes)
             state, metrics = state._replace(probe=probe), {*metrics, *PROBE_METRICS}
         totals = {name: jnp.zeros([]) for name in sorted((*metrics, "count"))}
         return state._replace(totals=totals)
+
+    def started(self, state: State) -> State:
+        """The first state, with the weights that the method begins from; on the host."""
+        params, memory = self.method.start(state.params, state.memory)
+        if params is state.params and memory is state.memory:
+            return state
+        average = jax.tree.map(jnp.copy, params) if self.optim.average else ()
+        return state._replace(params=params, memory=memory, average=average)
 
     def step(self, state: State, batch: Batch) -> State:
         """State after one batch; its metrics are added to `totals`."""
@@ -82,8 +91,9 @@ class Trainer:
         if self.optim.average:
             average = follow(state.average, state.params, self.optim.average)
             state = state._replace(average=average)
-        if isinstance(state.probe, LinearProbe) and aux.features is not None:
-            probe, seen = train_probe(self.probe, state.probe, aux.features, batch["label"])
+        config, probe = self.probe.classifier, state.probe
+        if config is not None and isinstance(probe, LinearProbe) and aux.features is not None:
+            probe, seen = train_probe(config, probe, aux.features, batch["label"])
             state, metrics = state._replace(probe=probe), metrics | seen
         return state, aux, metrics
 

@@ -12,21 +12,11 @@ from typing import Any, NamedTuple
 from jaxcl.encoders.bert import BERT
 from jaxcl.encoders.pooling import Pooler
 from jaxcl.errors import UserError
+from jaxcl.tokens import tokenizer_files
 from jaxcl.typing import Float, NumpyArray, PyTree
 from jaxcl.weights.bert import read_bert, write_bert
 from jaxcl.weights.files import read_json, read_tensors, write_json, write_tensors
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-)
-"""What a tokenizer may consist of; the first is the one that is used here."""
 POOLINGS: dict[str, Pooler] = {"cls": "cls_before_pooler", "mean": "mean", "max": "max"}
 """Their poolings and our poolers."""
 OLD_POOLINGS = {
@@ -89,8 +79,7 @@ def read_sentence_weights(folder: str | Path) -> SentenceWeights:
     places = _places(folder)
     home = places.transformer
     encoder, variables = read_bert(home, pooler=_pooler(places.pooling))
-    files = {name: home / name for name in TOKENIZER_FILES}
-    tokenizer = {name: file.read_bytes() for name, file in files.items() if file.exists()}
+    tokenizer = tokenizer_files(home)
     if "tokenizer.json" not in tokenizer:
         raise UserError(
             f"{home / 'tokenizer.json'} is missing; AutoTokenizer.from_pretrained(...)"

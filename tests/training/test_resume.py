@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from jaxcl import fit, load
-from jaxcl.training import loop
+from jaxcl.data import feeds
 from jaxcl.training.logs import read_metrics
 
 ROADS = ("resident", "streamed")
@@ -143,7 +143,7 @@ def wait_until_training(run, process):
 )
 def test_an_epoch_border_is_no_special_place(monkeypatch, tmp_path, in_process, stop_at):
     """Stopped right before, at and after the end of the first epoch, on eight devices."""
-    open_feed = loop.open_feed
+    open_feed = feeds.open_feed
 
     def stopping_feed(*arguments, **options):
         feed = open_feed(*arguments, **options)
@@ -158,7 +158,7 @@ def test_an_epoch_border_is_no_special_place(monkeypatch, tmp_path, in_process, 
         return feed
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "open_feed", stopping_feed)
+        patch.setattr(feeds, "open_feed", stopping_feed)
         outcome = fit(tiny.experiment, tmp_path / "run")
     assert not outcome.finished
     assert int(outcome.state.step) == stop_at
