@@ -33,6 +33,7 @@ from jaxcl.experiment import CONFIG, Experiment, check, differences, save_config
 from jaxcl.methods import Batch, Represent
 from jaxcl.run import save_shapes
 from jaxcl.scale import data_mesh, replicated
+from jaxcl.training.beginning import with_encoder
 from jaxcl.training.checkpoints import Checkpoints
 from jaxcl.training.judge import Judge
 from jaxcl.training.logs import Display, Log
@@ -217,8 +218,11 @@ class _Run:
         return self.trainer.init(self.experiment.train.seed, self._batch(constants, inputs))
 
     def _started(self, state: State) -> State:
-        """The first state, with the weights that the method begins from."""
-        params, memory = self.experiment.method.start(state.params, state.memory)
+        """The first state, with the weights that it begins from: a file's, then the method's."""
+        method, params, memory = self.experiment.method, state.params, state.memory
+        if self.experiment.train.start:
+            params, memory = with_encoder(method, params, memory, self.experiment.train.start)
+        params, memory = method.start(params, memory)
         if params is state.params and memory is state.memory:
             return state
         average = jax.tree.map(jnp.copy, params) if self.experiment.optim.average else ()
