@@ -14,6 +14,7 @@ from jaxcl.data.pixels import Crop
 from jaxcl.data.resident import ResidentFeed
 from jaxcl.data.sources import AnySource
 from jaxcl.data.streamed import StreamedFeed
+from jaxcl.data.subsets import Labels
 from jaxcl.errors import UserError
 from jaxcl.typing import PyTree
 
@@ -29,6 +30,8 @@ class Data:
     """Images: digits, tfds:NAME, or the path of a folder or zip of class folders."""
     batch_size: int = 256
     """Images in the global batch, over all devices."""
+    labels: Labels = Labels()
+    """Which labels of the training images are told."""
     road: Literal["auto", "resident", "streamed"] = "auto"
     """Whole set on the device as uint8, or decoded as it is needed; auto: resident up to 2 GiB."""
     threads: int | None = None
@@ -42,6 +45,10 @@ class Data:
     """Share of unreadable images that is tolerated; the next readable one is shown instead."""
     image_size: int | None = None
     """Bring every image to this side while loading: shorter side, then centre crop."""
+
+    def train(self) -> Examples:
+        """What is trained on: the source's training examples with the labels that are told."""
+        return self.labels.among(self.source.split("train"))
 
 
 class Recipe(Protocol):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
+from jaxcl.augment import Recipe
 from jaxcl.errors import UserError
 from jaxcl.methods.method import Kept, Method
 from jaxcl.typing import PyTree
@@ -48,38 +49,48 @@ class Earlier:
     kept: Kept
     """The encoder that the run's evaluation sees: the trained one, or its slow copy."""
 
-    def part(self, name: str, module: nn.Module, like: Part) -> Part:
+    def part(self, name: str, module: nn.Module | None, like: Part, of: str = "method") -> Part:
         """A network of the run, as much of it as `like` has.
 
         Args:
           name: "encoder" is the one that the run keeps; others are named as in its `params`.
-          module: the network that is configured here, whole.
+          module: the network that is configured here, whole; None: only shapes are compared.
           like: its freshly initialised variables; whoever wants the first layers alone gives those.
+          of: where the network is configured here, for messages.
 
         Raises:
           UserError: the run has no such part, or it is another network.
         """
         own, found = self._named(name)
-        differing = difference(own, module)
+        differing = None if module is None else difference(own, module)
         if differing is not None:
             field, theirs, ours = differing
             place = f"{name}.{field}" if field else name
             raise UserError(
                 f"{self.key}={self.path} was trained with method.{place}={theirs}, and here it is "
-                f"{ours}; set method.{place} to {theirs}, or use another run"
+                f"{ours}; set {of}.{place} to {theirs}, or use another run"
             )
         return Part(
             *(self._filled(name, tree, want) for tree, want in zip(found, like, strict=True))
         )
 
-    def _named(self, name: str) -> tuple[nn.Module, Part]:
+    def check_pixels(self, augment: Recipe) -> None:
+        """Raises `UserError` where the run saw images on another scale."""
+        theirs, ours = ((a.mean, a.std) for a in (self.method.augment, augment))
+        if theirs != ours:
+            raise UserError(
+                f"{self.key}={self.path} normalised its images with mean and std {theirs}, and "
+                f"method.augment does with {ours}; give the recipe the same `normalize`"
+            )
+
+    def _named(self, name: str) -> tuple[Any, Part]:
         if name == "encoder":
             return self.kept.encoder, Part(self.kept.params, self.kept.stats)
         if name not in self.params:
             there = ", ".join(self.params)
             raise UserError(f"{self.key}={self.path} has no {name}; it has {there}")
         stats = getattr(self.memory, "stats", {}).get(name, {})
-        return getattr(self.method, name), Part(self.params[name], stats)
+        return getattr(self.method, name, None), Part(self.params[name], stats)
 
     def _filled(self, name: str, tree: PyTree, like: PyTree) -> PyTree:
         found = dict(jax.tree.leaves_with_path(tree))

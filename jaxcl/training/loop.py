@@ -89,7 +89,7 @@ class _Run:
     def __init__(self, experiment: Experiment, run: Path, mesh: Mesh) -> None:
         self.experiment, self.run, self.mesh = experiment, run, mesh
         self.main = jax.process_index() == 0
-        self.examples: Examples = experiment.data.source.split("train")
+        self.examples: Examples = experiment.data.train()
         self._needs_labels()
         self.feed: Feed = open_feed(
             experiment.data, self.examples, experiment.method.augment,

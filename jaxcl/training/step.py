@@ -123,6 +123,11 @@ class Trainer:
         """What evaluation sees: the method's outputs for plain images, averaged weights if kept."""
         return self.method.represent(self._evaluated(state), state.memory, batch)
 
+    def classify(self, state: State, batch: Batch) -> dict[str, Array]:
+        """The method's scores of the classes for plain images as "logits"; nothing without any."""
+        logits = self.method.classify(self._evaluated(state), state.memory, batch)
+        return {} if logits is None else {"logits": logits}
+
     def kept(self, state: State) -> Kept:
         """The encoder with the weights that `represent` applies."""
         return self.method.kept(self._evaluated(state), state.memory)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxcl.losses import nt_xent, nt_xent_with_accuracy
+from jaxcl.losses import info_nce, nt_xent, nt_xent_with_accuracy
 from jaxcl.scale import data_mesh
 
 
@@ -77,6 +77,21 @@ def test_ignores_order_length_and_which_view_is_first(seed):
 def test_official_reduction_is_twice_the_mean():
     official = nt_xent(A, B, temperature=0.5, reduction="official")
     np.testing.assert_allclose(official, 2 * 1.157083, rtol=1e-6)
+
+
+def test_one_pair_and_a_queue_is_moco_with_either_view_as_the_query():
+    """No other image is in the batch, so that all negatives are the queue's."""
+    a, b, queue = jnp.array(A[:1]), jnp.array(B[:1]), jnp.array(A[1:])
+    both = [info_nce(q, k, queue, temperature=0.2, in_batch=False) for q, k in ((a, b), (b, a))]
+    np.testing.assert_allclose(nt_xent(a, b, queue, temperature=0.2), np.mean(both), rtol=1e-6)
+
+
+def test_negatives_that_are_hidden_change_no_bit():
+    hidden = nt_xent_with_accuracy(A, B, A, temperature=0.5, shown=np.zeros(4, bool))
+    assert hidden == nt_xent_with_accuracy(A, B, temperature=0.5)
+    seen = nt_xent_with_accuracy(A, B, A, temperature=0.5)
+    assert seen.accuracy == 0  # the anchors themselves are nearer than their twins
+    assert seen.loss > hidden.loss
 
 
 def test_accuracy_counts_anchors_whose_twin_is_nearest():
