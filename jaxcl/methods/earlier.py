@@ -120,8 +120,9 @@ def read_run(run: str, key: str, *, classes: Iterable[type] = ()) -> Earlier:
     Raises:
       UserError: none is named, there is no such run, or it holds no whole checkpoint.
     """
-    # Reading a run needs its trainer, which stands on this floor: so only when it is called.
+    # Reading a run needs its trainer, which imports this floor: so only when it is called.
     from jaxcl.run import load
+    from jaxcl.scale import data_mesh
 
     named_run(run, key)
     if not Path(run).is_dir():
@@ -129,7 +130,8 @@ def read_run(run: str, key: str, *, classes: Iterable[type] = ()) -> Earlier:
             f"{key}={run} does not exist; train it first: python train.py CONFIG --dir {run}"
         )
     try:
-        found = load(run, classes=classes)
+        with jax.set_mesh(data_mesh(1)):  # where it is read, however many will train
+            found = load(run, classes=classes)
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
     state, kept = found.state, found.encoder

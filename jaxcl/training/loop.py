@@ -321,6 +321,12 @@ class _Run:
         if self.experiment.method.needs_labels and (self.examples.labels < 0).all():
             name = type(self.experiment.method).__name__
             raise UserError(f"{name} needs labels, and {self.examples.title} has none")
+        wanted, found = getattr(self.experiment.method, "classes", 0), len(self.examples.classes)
+        if wanted and found and wanted != found:
+            raise UserError(
+                f"method.classes={wanted}, and {self.examples.title} has {found} classes; "
+                f"use --method.classes {found}"
+            )
 
     def _describe(self, state: State, step: int) -> None:
         """One block that says what is about to run."""

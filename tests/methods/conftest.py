@@ -1,23 +1,25 @@
 """Runs that other runs start from, made once."""
 
+from dataclasses import replace
+
 import pytest
-from contract import ENCODER, RECIPE, experiment
+from contract import experiment
+from earlier_runs import FINE_TUNING, PRETRAINING
 
 from jaxcl import fit
-from jaxcl.encoders import MLP
-from jaxcl.methods import SimCLR
-
-PRETRAINING = SimCLR(
-    augment=RECIPE,
-    encoder=ENCODER,
-    projector=MLP((0, 12), 8, final_norm="scale"),
-    temperature=0.5,
-)
 
 
 @pytest.fixture(scope="session")
 def pretrained(tmp_path_factory):
-    """Directory of a run with a three-layer head."""
+    """Directory of a SimCLR run with a three-layer head."""
     run = tmp_path_factory.mktemp("pretrained") / "run"
     assert fit(experiment(PRETRAINING), run).finished
+    return run
+
+
+@pytest.fixture(scope="session")
+def fine_tuned(tmp_path_factory, pretrained):
+    """Directory of a run that started from `pretrained`."""
+    run = tmp_path_factory.mktemp("fine_tuned") / "run"
+    assert fit(experiment(replace(FINE_TUNING, start_from=str(pretrained))), run).finished
     return run
