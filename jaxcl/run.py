@@ -68,6 +68,11 @@ class Run:
         """Compiled on first use."""
         return Embedder(self.trainer.represent)
 
+    @cached_property
+    def classifier(self) -> Embedder:
+        """Of the method's own classifier, which gives "logits"; compiled on first use."""
+        return Embedder(self.trainer.classify)
+
     def untrained(self) -> "Run":
         """The same network as it was before the first step."""
         fresh = jax.jit(_initial(self.trainer, self.experiment, self.path))()

@@ -57,11 +57,17 @@ class Embedder:
         parts = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
-            # Every batch has one shape, so that one compilation serves them all.
-            padded = np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
-            placed = jnp.asarray(padded) if self._rows is None else self._place(padded)
-            parts.append(np.asarray(self._run(variables, placed)[output])[: len(part)])
+            parts.append(np.asarray(self._outputs(variables, part)[output])[: len(part)])
         return np.concatenate(parts)
+
+    def _outputs(self, variables: PyTree, part: UInt8[NumpyArray, "m h w c"]) -> dict[str, Array]:
+        """Of one batch, at most as large as all others, and of rows that only fill it up."""
+        # Every batch has one shape, so that one compilation serves them all.
+        filling = np.repeat(part[:1], self._batch_size - len(part), axis=0)
+        padded = np.concatenate([part, filling])
+        placed = jnp.asarray(padded) if self._rows is None else self._place(padded)
+        outputs: dict[str, Array] = self._run(variables, placed)
+        return outputs
 
     def split(
         self, variables: PyTree, examples: Examples, image_size: int | None = None, **options: Any
@@ -79,6 +85,23 @@ class Embedder:
         pairs = [(run(images), labels) for images, labels in passes]
         features, labels = zip(*pairs, strict=True)
         return np.concatenate(features), np.concatenate(labels)
+
+    def accuracy(
+        self, variables: PyTree, examples: Examples, image_size: int | None = None, **options: Any
+    ) -> float | None:
+        """Share of the labelled images whose class has the highest of the "logits", in percent.
+
+        Arguments as of `split`; None where there are no logits, or no label.
+        """
+        hits = known = 0
+        for images, labels in batches_of(examples, self._batch_size, image_size, **options):
+            outputs = self._outputs(variables, images)
+            if "logits" not in outputs:
+                return None
+            predicted = np.argmax(np.asarray(outputs["logits"])[: len(labels)], axis=1)
+            hits += int(np.sum(predicted == labels))
+            known += int(np.sum(labels >= 0))
+        return 100 * hits / known if known else None
 
     def _place(self, images: UInt8[NumpyArray, "n h w c"]) -> Array:
         assert self._rows is not None

@@ -24,16 +24,30 @@ class Judge:
 
     Args:
       experiment: says how many neighbours and images.
-      train: training split; the neighbours come from it.
+      train: training split; the neighbours come from its labelled images.
       embedder: runs the encoder.
+      classifier: runs the method's own classifier, where it has one.
     """
 
-    def __init__(self, experiment: Experiment, train: Examples, embedder: Embedder) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        train: Examples,
+        embedder: Embedder,
+        classifier: Embedder | None = None,
+    ) -> None:
         self._probe = experiment.probe
         side = inference_side(experiment.data, experiment.method.augment, train)
-        self._split = partial(embedder.split, image_size=side, max_bad=experiment.data.max_bad)
+        max_bad = experiment.data.max_bad
+        self._split = partial(embedder.split, image_size=side, max_bad=max_bad)
+        self._accuracy = classifier and partial(
+            classifier.accuracy, image_size=side, max_bad=max_bad
+        )
         test = experiment.data.source.split("test")
-        self._bank = _spread(train, self._probe.bank)
+        known = np.flatnonzero(train.labels >= 0)
+        self._bank = _spread(
+            Subset(train, known) if 0 < len(known) < len(train) else train, self._probe.bank
+        )
         self._queries = _spread(test, self._probe.queries)
         self._classes = len(train.classes)
 
@@ -41,7 +55,7 @@ class Judge:
         """Scores of the state: accuracies in percent, geometry of the test features."""
         queries, query_labels = self._split(state, self._queries)
         row: dict[str, float] = {}
-        if self._classes > 1 and (query_labels >= 0).any():
+        if self._classes > 1 and (query_labels >= 0).any() and (self._bank.labels >= 0).any():
             bank, bank_labels = self._split(state, self._bank)
             row["knn"] = float(knn_accuracy(
                 bank, bank_labels, queries, query_labels, classes=self._classes,
@@ -51,6 +65,8 @@ class Judge:
                 logits = probe_logits(jax.device_get(state.probe), jnp.asarray(queries))
                 hits = np.argmax(logits, axis=1) == query_labels
                 row["probe_accuracy"] = 100 * float(np.mean(hits))
+        if self._accuracy and (accuracy := self._accuracy(state, self._queries)) is not None:
+            row["classifier"] = accuracy
         sample = jnp.asarray(queries[:GEOMETRY_ROWS])
         measures: dict[str, Any] = {
             "uniformity": uniformity, "feature_std": feature_std, "effective_rank": effective_rank,

@@ -115,7 +115,8 @@ class Display:
 
     def show(self, step: int, row: dict[str, float]) -> None:
         """Where the run stands."""
-        names = ("images_per_s", "loss", "lr", "contrastive_accuracy", "probe_accuracy", "knn")
+        names = ("images_per_s", "loss", "lr", "contrastive_accuracy", "accuracy",
+                 "probe_accuracy", "knn", "classifier")  # fmt: skip
         note = "  ".join(f"{label(n)} {row[n]:.4g}" for n in names if n in row)
         if self._bar:
             self._bar.update(self._task, completed=step, note=note)

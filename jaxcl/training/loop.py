@@ -302,8 +302,11 @@ class _Run:
 
     @cached_property
     def judge(self) -> Judge:
-        embedder = Embedder(self.trainer.represent, mesh=self.mesh)
-        return Judge(self.experiment, self.examples, embedder)
+        trainer, classifier = self.trainer, None
+        if trainer.classifies:
+            classifier = Embedder(trainer.classify, mesh=self.mesh)
+        embedder = Embedder(trainer.represent, mesh=self.mesh)
+        return Judge(self.experiment, self.examples, embedder, classifier)
 
     def _evaluate(self, state: State, step: int) -> float:
         """Writes how good the features are now; returns what "best" means."""

@@ -123,6 +123,11 @@ class Trainer:
         """What evaluation sees: the method's outputs for plain images, averaged weights if kept."""
         return self.method.represent(self._evaluated(state), state.memory, batch)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether the method says what `classify` gives."""
+        return type(self.method).classify is not Method.classify
+
     def classify(self, state: State, batch: Batch) -> dict[str, Array]:
         """The method's scores of the classes for plain images as "logits"; nothing without any."""
         logits = self.method.classify(self._evaluated(state), state.memory, batch)
