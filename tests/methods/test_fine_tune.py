@@ -12,6 +12,8 @@ from jaxcl.augment import crop_and_flip
 from jaxcl.data import Labels
 from jaxcl.encoders import MLP, first_layers, forward
 from jaxcl.methods import Progress
+from jaxcl.programs.evaluate import _own_classifier
+from jaxcl.training.judge import Judge
 from jaxcl.training.logs import read_metrics
 
 IMAGES, LABELS = pictures(BATCH, 0)
@@ -119,6 +121,22 @@ def test_accuracy_is_logged_while_it_trains_and_the_run_classifies(fine_tuned):
     other = jax.jit(run.trainer.classify)(run.state, {"image": batch["image"][::-1]})["logits"]
     np.testing.assert_allclose(other[::-1], logits, rtol=1e-4, atol=1e-5)
     assert run.encode(IMAGES).shape == (BATCH, 8)
+
+    test = SOURCE.split("test")
+    shown = jnp.array(np.stack([test.image(i) for i in range(len(test))]))
+    scores = jax.jit(run.trainer.classify)(run.state, {"image": shown})["logits"]
+    expected = 100 * np.mean(np.argmax(scores, axis=1) == test.labels)
+    assert _own_classifier(run, test) == {"classifier": expected}
+    told = replace(run.experiment.data, source=SOURCE, labels=Labels(0.5, "hide"))
+    judge = Judge(
+        replace(run.experiment, data=told), told.train(), run.embedder, classifier=run.classifier
+    )
+    found = judge(run.state)
+    assert found["classifier"] == expected
+    assert 0 <= found["knn"] <= 100
+    none = replace(told, labels=Labels(0, "hide"))
+    bare = Judge(replace(run.experiment, data=none), none.train(), run.embedder)(run.state)
+    assert not {"knn", "classifier"} & set(bare)
 
 
 @pytest.mark.parametrize(
