@@ -6,8 +6,8 @@ labels. Not run yet; published: top-1 64.5 (72.1 with 10 %, 78.7 with all).
 Starts from runs/simclr_v2_imagenet_pretrain. The published split is the authors' list
 (imagenet_subsets/ in google-research/simclr): `--data.labels.file 1percent.txt`. 10 %:
 `--data.labels.keep 0.1`, or `--data.labels.file 10percent.txt`, and `--optim.epochs 30`; all
-labels: `--data.labels.keep 1 --method.keep-layers 0 --optim.epochs 30`. The rate is that for wide networks and selective kernels;
-a plain ResNet-50 takes `--optim.lr 0.005`.
+labels: `--data.labels.keep 1 --method.keep-layers 0 --optim.epochs 30`. The
+rate is that for wide networks and selective kernels; a plain ResNet-50 takes `--optim.lr 0.005`.
 """
 
 from jaxcl import Experiment
