@@ -34,9 +34,9 @@ from jaxcl.methods import Batch, Represent
 from jaxcl.run import save_shapes
 from jaxcl.scale import data_mesh, replicated
 from jaxcl.training.beginning import with_encoder
-from jaxcl.training.checkpoints import Checkpoints
+from jaxcl.training.checkpoints import FOLDER, Checkpoints
 from jaxcl.training.judge import Judge
-from jaxcl.training.logs import Display, Log
+from jaxcl.training.logs import METRICS, Display, Log
 from jaxcl.training.monitors import COLLAPSED
 from jaxcl.training.state import State
 from jaxcl.training.step import Trainer
@@ -393,12 +393,14 @@ def _stop_signals() -> Iterator[Stop]:
 def claim(run: Path, experiment: Experiment) -> None:
     """Makes the run directory, or sees that it holds this very experiment.
 
+    A directory where nothing was trained yet, since its first command was mistaken, is taken over.
+
     Raises:
       UserError: it holds another experiment, or something that is no run.
     """
     if (run / CONFIG).exists():
         changed = differences(run, experiment)
-        if changed:
+        if changed and ((run / METRICS).exists() or any((run / FOLDER).glob("[0-9]*"))):
             name, (old, new) = next(iter(changed.items()))
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise UserError(
