@@ -29,12 +29,15 @@ FREE = ("train.dir", "train.devices", "train.log_every", "train.save_every", "tr
 
 @dataclass(frozen=True)
 class Train:
-    """How the run runs; none of it but the seed changes what is learnt."""
+    """How the run runs; none of it but the seed and `start` changes what is learnt."""
 
     dir: Annotated[str, tyro.conf.arg(aliases=["--dir"])] = ""
     """Run directory; empty: runs/ and the name of the config."""
     seed: int = 0
     """Of everything random: parameters, order, views."""
+    start: str = ""
+    """Weights that the encoder starts from: a file or folder of another library, as
+    `jaxcl.weights.load_encoder` reads it; empty: random ones."""
     log_every: int = 50
     """Steps between lines of the log."""
     save_every: int = 0

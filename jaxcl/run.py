@@ -16,6 +16,7 @@ from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
 from jaxcl.experiment import Experiment, load_config
 from jaxcl.methods import Kept
+from jaxcl.training.beginning import begun
 from jaxcl.training.checkpoints import Checkpoints
 from jaxcl.training.state import State
 from jaxcl.training.step import Trainer
@@ -72,13 +73,18 @@ class Run:
         """Compiled on first use."""
         return Embedder(self.trainer.represent)
 
+    @cached_property
+    def classifier(self) -> Embedder:
+        """Of the method's own classifier, which gives "logits"; compiled on first use."""
+        return Embedder(self.trainer.classify)
+
     def untrained(self) -> "Run":
         """The same network as it was before the first step.
 
         Raises:
           UserError: the weights that it began from are no longer there.
         """
-        return dataclasses.replace(self, state=self.trainer.started(self.begin()))
+        return dataclasses.replace(self, state=begun(self.begin(), self.experiment))
 
 
 def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -> Run:

@@ -69,6 +69,18 @@ def nt_xent(a, b, t=0.5):
     return loop(2 * n, term)
 
 
+def nt_xent_queue(a, b, t=0.5, shown=4):
+    """Two of the queue's six rows are hidden."""
+    z, queue, n = np.concatenate([unit(a), unit(b)]), unit(QUEUE)[:shown], len(a)
+
+    def term(i):
+        others = [j for j in range(2 * n) if j != i]
+        own = others.index((i + n) % (2 * n))
+        return pick(z[i], z[others], own, t, [z[i] @ row / t for row in queue])
+
+    return loop(2 * n, term)
+
+
 def simcse_hard(a, b, t=0.05, weight=0.3):
     x, y, hard = unit(a), unit(b), unit(np.roll(b, 1, axis=0) + a)
 
@@ -363,6 +375,10 @@ CASES = {
     ),
     "moco": Case(lambda a, b: losses.info_nce(a, b, QUEUE, temperature=0.07, in_batch=False), moco),
     "nt_xent": Case(lambda a, b: losses.nt_xent(a, b, temperature=0.5), nt_xent),
+    "nt_xent_queue": Case(
+        lambda a, b: losses.nt_xent(a, b, QUEUE, temperature=0.5, shown=np.arange(6) < 4),
+        nt_xent_queue,
+    ),
     "simcse_hard": Case(
         lambda a, b: losses.simcse(a, b, jnp.roll(b, 1, axis=0) + a, hard_weight=0.3), simcse_hard
     ),

@@ -32,7 +32,16 @@ from jaxcl.augment.geometry import (
 )
 from jaxcl.augment.op import Op
 from jaxcl.augment.recipe import Recipe, View
-from jaxcl.augment.recipes import byol, digits, dino, moco_v1, moco_v2, simclr, swav
+from jaxcl.augment.recipes import (
+    byol,
+    crop_and_flip,
+    digits,
+    dino,
+    moco_v1,
+    moco_v2,
+    simclr,
+    swav,
+)
 
 __all__ = [
     "Blur",
@@ -58,6 +67,7 @@ __all__ = [
     "affine",
     "byol",
     "center_crop",
+    "crop_and_flip",
     "crop_and_resize",
     "cutout",
     "digits",

@@ -8,6 +8,8 @@
     dino          .4         .4/.4/.2/.1 at .8       .2    1 | .1   0 | .2    8 local: .05-.4, .5
     swav          .14        .8/.8/.8/.2 at .8       .2    .5       -         6 local: .05-.14
 
+    crop_and_flip  .08        -                      -     -        -         one view
+
 All flip with probability 1/2. The flip comes first because it commutes with all that follows.
 Other recipes are these with arguments: solo-learn's symmetric one for CIFAR-10 is
 `simclr(32, impl="torchvision", interpolation="bicubic", normalize="cifar10")`, lightly's is
@@ -60,6 +62,19 @@ def simclr(
     crop = RandomResizedCrop(size, (min_scale, 1.0), interpolation=interpolation)
     view = View(crop, (Flip(), jitter, Grayscale(), *_blur(blur)), copies=2)
     return _recipe((view,), size, normalize, inference_crop)
+
+
+def crop_and_flip(
+    size: int = 224,
+    *,
+    min_scale: float = 0.08,
+    normalize: Normalize | None = "imagenet",
+    interpolation: Interpolation = "bilinear",
+    inference_crop: float = 1.0,
+) -> Recipe:
+    """One view, cropped and flipped: how classifiers are trained. Arguments as of `simclr`."""
+    crop = RandomResizedCrop(size, (min_scale, 1.0), interpolation=interpolation)
+    return _recipe((View(crop, (Flip(),)),), size, normalize, inference_crop)
 
 
 def moco_v1(

@@ -18,6 +18,7 @@ from jaxcl.data.loading import batches_of, load_split
 from jaxcl.data.order import batch_indices, epoch_order, steps_per_epoch
 from jaxcl.data.section import Feed, Section
 from jaxcl.data.sources import parse_source
+from jaxcl.data.subsets import Labels
 from jaxcl.data.tfds_source import TFDS
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Examples",
     "Feed",
     "Images",
+    "Labels",
     "Pixels",
     "Section",
     "Sentences",

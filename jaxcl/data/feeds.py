@@ -18,6 +18,7 @@ from jaxcl.data.resident import ResidentFeed
 from jaxcl.data.section import Arrays, Feed, Recipe, Section
 from jaxcl.data.sources import AnySource
 from jaxcl.data.streamed import StreamedFeed
+from jaxcl.data.subsets import Labels
 from jaxcl.errors import UserError
 from jaxcl.typing import Int, NumpyArray, UInt8
 
@@ -35,6 +36,8 @@ class Data(Section):
     """Images: digits, tfds:NAME, or the path of a folder or zip of class folders."""
     batch_size: int = 256
     """Images in the global batch, over all devices."""
+    labels: Labels = Labels()
+    """Which labels of the training images are told."""
     road: Literal["auto", "resident", "streamed"] = "auto"
     """Whole set on the device as uint8, or decoded as it is needed; auto: resident up to 2 GiB."""
     threads: int | None = None
@@ -50,7 +53,9 @@ class Data(Section):
     """Bring every image to this side while loading: shorter side, then centre crop."""
 
     def split(self, name: SplitName) -> Examples:
-        return self.source.split(name)
+        """A split of the source; of training, with the labels that are told."""
+        examples = self.source.split(name)
+        return self.labels.among(examples) if name == "train" else examples
 
     def open(self, train: Examples, method: Any, *, seed: int, mesh: jax.sharding.Mesh) -> Feed:
         return open_feed(self, train, method.augment, seed=seed, mesh=mesh)
@@ -89,13 +94,13 @@ def channels_of(batch: Arrays) -> int:
     return int(images.shape[-1])
 
 
-def pixels(images: Any, channels: int) -> UInt8[NumpyArray, "n h w c"]:
+def pixels(given: Any, channels: int) -> UInt8[NumpyArray, "n h w c"]:
     """Images as a person may hold them, uint8 or floats in [0, 1], grey ones without an axis.
 
     Raises:
       UserError: another shape, type or number of channels, or no image.
     """
-    images: NumpyArray = np.asarray(images)
+    images: NumpyArray = np.asarray(given)
     if images.ndim == 3 and channels == 1:
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] != channels or not len(images):
@@ -114,7 +119,9 @@ def pixels(images: Any, channels: int) -> UInt8[NumpyArray, "n h w c"]:
 
 def _filled(images: NumpyArray) -> NumpyArray:
     """Every batch has one shape, so that one compilation serves them all."""
-    return np.concatenate([images, np.repeat(images[:1], AT_ONCE - len(images), axis=0)])
+    surplus = np.repeat(images[:1], AT_ONCE - len(images), axis=0)
+    filled: NumpyArray = np.concatenate([images, surplus])
+    return filled
 
 
 def open_feed(

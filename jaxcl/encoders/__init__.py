@@ -5,7 +5,7 @@ from jaxcl.encoders.bert import BERT
 from jaxcl.encoders.convnet import ConvNet
 from jaxcl.encoders.gin import GIN
 from jaxcl.encoders.heads import AttentionPool, DINOHead, MeanQueryPool, Prototypes, unit_columns
-from jaxcl.encoders.mlp import MLP
+from jaxcl.encoders.mlp import MLP, first_layers
 from jaxcl.encoders.norm import BatchNorm
 from jaxcl.encoders.pooling import masked_mean, pool
 from jaxcl.encoders.resnet import ResNet, apply_stage, simclr_v2_resnet
@@ -28,6 +28,7 @@ __all__ = [
     "TextTower",
     "ViT",
     "apply_stage",
+    "first_layers",
     "forward",
     "in_chunks",
     "initialise",

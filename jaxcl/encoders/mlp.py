@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcl.encoders.norm import BatchNorm
+from jaxcl.errors import UserError
 from jaxcl.typing import Array, Float
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -20,6 +21,7 @@ INITS = {
     "normal_0.01": nn.initializers.normal(0.01),
     "trunc_normal_0.02": nn.initializers.truncated_normal(0.02),
     "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    "zeros": nn.initializers.zeros,
 }
 """Kernels at the start; "torch" is its default for linear layers, uniform(+-1/sqrt(fan in))."""
 
@@ -35,7 +37,7 @@ class MLP(nn.Module):
     hidden: tuple[int, ...] = (2048,)
     """Widths of the hidden layers; 0 means as wide as the input. Empty: one linear layer."""
     out: int = 128
-    """Width of the output."""
+    """Width of the output; 0: no last layer, the output is that of the last hidden one."""
     norm: Literal["batch", "none"] = "batch"
     """After each hidden layer."""
     final_norm: Literal["none", "affine", "scale", "plain"] = "none"
@@ -46,7 +48,7 @@ class MLP(nn.Module):
     """Bias in the last layer."""
     activation: Literal["relu", "gelu"] = "relu"
     """After each hidden layer and its norm."""
-    kernel_init: Literal["lecun", "normal_0.01", "trunc_normal_0.02", "torch"] = "lecun"
+    kernel_init: Literal["lecun", "normal_0.01", "trunc_normal_0.02", "torch", "zeros"] = "lecun"
     """Distribution of the kernels at the start."""
     groups: int = 1
     """Batch-norm statistics per contiguous groups-th of the rows; 1: the whole batch."""
@@ -65,7 +67,8 @@ class MLP(nn.Module):
                 x = BatchNorm(groups=self.groups, dtype=self.dtype, name=f"norm{i}")(x, train)
             x = ACTIVATIONS[self.activation](x)
             hidden.append(x)
-        x = self._linear(self.out, self.out_bias, "linear_out")(x)
+        if self.out:
+            x = self._linear(self.out, self.out_bias, "linear_out")(x)
         if self.final_norm != "none":
             x = BatchNorm(
                 groups=self.groups,
@@ -79,3 +82,25 @@ class MLP(nn.Module):
     def _linear(self, width: int, bias: bool, name: str) -> nn.Dense:
         init: jax.nn.initializers.Initializer = INITS[self.kernel_init]
         return nn.Dense(width, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)
+
+
+def first_layers(head: MLP, count: int) -> MLP | None:
+    """The first layers of a head, by the same names; None for none of them.
+
+    Args:
+      head: all of it.
+      count: how many: each with its norm and activation, but for the last, which has no activation.
+        -1: all.
+
+    Raises:
+      UserError: the head has fewer.
+    """
+    layers = len(head.hidden) + 1
+    if not -1 <= count <= layers:
+        raise UserError(
+            f"method.keep_layers={count}, and the head has {layers}; use -1 to {layers}"
+        )
+    if count in (-1, layers):
+        return head.clone()
+    kept: MLP = head.clone(hidden=head.hidden[:count], out=0, final_norm="none")
+    return kept if count else None

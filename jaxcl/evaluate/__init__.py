@@ -1,7 +1,9 @@
 """Judging frozen features: probes, nearest neighbours, geometry, and the report."""
 
+from jaxcl.evaluate.clustering import Clustering, agreement, cluster
 from jaxcl.evaluate.evaluation import Evaluation, Features, evaluate_features
 from jaxcl.evaluate.few_label import FewLabel, few_label_accuracy
+from jaxcl.evaluate.few_shot import FewShot, FewShotScores, few_shot
 from jaxcl.evaluate.geometry import (
     alignment,
     effective_rank,
@@ -19,22 +21,28 @@ from jaxcl.evaluate.subsets import balanced_split, balanced_subset
 from jaxcl.evaluate.table import comparison_table
 
 __all__ = [
+    "Clustering",
     "Evaluation",
     "FeatureMap",
     "Features",
     "FewLabel",
+    "FewShot",
+    "FewShotScores",
     "LogisticProbe",
     "Neighbours",
     "SGDProbe",
+    "agreement",
     "alignment",
     "balanced_split",
     "balanced_subset",
+    "cluster",
     "comparison_table",
     "effective_rank",
     "evaluate_features",
     "feature_map",
     "feature_std",
     "few_label_accuracy",
+    "few_shot",
     "knn_accuracy",
     "logistic_probe",
     "nearest",

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcl.errors import UserError
+from jaxcl.evaluate.clustering import cluster
 from jaxcl.evaluate.few_label import few_label_accuracy
+from jaxcl.evaluate.few_shot import few_shot
 from jaxcl.evaluate.geometry import (
     alignment,
     effective_rank,
@@ -58,6 +60,9 @@ def evaluate_features(
     lbfgs_rows: int = 20_000,
     geometry_rows: int = 10_000,
     pairs: tuple[Float[NumpyArray, "p d"], Float[NumpyArray, "p d"]] | None = None,
+    shots: Sequence[int] = (),
+    ways: int = 5,
+    clusters: bool = False,
     seed: int = 0,
 ) -> Evaluation:
     """kNN, linear, few-label and geometry scores of frozen features.
@@ -65,7 +70,9 @@ def evaluate_features(
     Scalars: "knn", "linear_lbfgs", "linear_sgd", and for each n of `labels_per_class`
     "labels_<n>_per_class" with its standard deviation over subsets "labels_<n>_per_class_std", all
     in percent of the test rows; "uniformity", "feature_std", "effective_rank" and
-    "top_singular_share" of the test rows; with `pairs` also "alignment".
+    "top_singular_share" of the test rows; with `pairs` also "alignment". For each s of `shots`
+    "mean_<ways>_way_<s>_shot" and "ridge_<ways>_way_<s>_shot" with the half width of their 95 %
+    interval "..._interval"; with `clusters` "cluster_accuracy", "cluster_nmi", "cluster_ari".
 
     Rows labelled -1 take no part in the accuracies. Without labels on either side only the geometry
     is measured, and `notes` says so, as it does for every cap that took effect.
@@ -79,6 +86,9 @@ def evaluate_features(
       lbfgs_rows: training rows the L-BFGS probe is fitted on at most, drawn at random.
       geometry_rows: test rows the geometry is measured on at most (its memory is quadratic).
       pairs: features of two views of the same examples, for the alignment.
+      shots: sizes of the few-shot episodes, which are drawn from the test rows.
+      ways: classes of an episode.
+      clusters: score k-means of the test rows.
       seed: of the rows drawn and of the probes' held-out parts.
 
     Returns:
@@ -115,6 +125,11 @@ def evaluate_features(
             lbfgs_rows=lbfgs_rows,
             seed=seed,
         )
+        _episodes(scalars, labelled[2], labels, shots, ways, seed)
+        if clusters:
+            found = cluster(labelled[2], labels, seed=seed)
+            scalars["cluster_accuracy"] = found.accuracy
+            scalars["cluster_nmi"], scalars["cluster_ari"] = found.nmi, found.ari
     else:
         side = "training" if test.any() else "test" if train.any() else "training and test"
         notes.append(f"The {side} rows have no labels, so only the geometry is measured.")
@@ -191,6 +206,22 @@ def _accuracies(
         scalars[f"labels_{per_class}_per_class"] = few.mean
         scalars[f"labels_{per_class}_per_class_std"] = few.std
     return logistic.predictions
+
+
+def _episodes(
+    scalars: dict[str, float],
+    x: NumpyArray,
+    y: NumpyArray,
+    shots: Sequence[int],
+    ways: int,
+    seed: int,
+) -> None:
+    """Fills in the few-shot accuracies."""
+    for size in shots:
+        found = few_shot(x, y, shots=size, ways=ways, seed=seed)
+        for learner, score in (("mean", found.nearest_mean), ("ridge", found.ridge)):
+            name = f"{learner}_{ways}_way_{size}_shot"
+            scalars[name], scalars[f"{name}_interval"] = score.mean, score.interval
 
 
 def _geometry(

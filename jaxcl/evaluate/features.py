@@ -56,6 +56,21 @@ class Embedder:
         features, labels = zip(*pairs, strict=True)
         return np.concatenate(features), np.concatenate(labels)
 
+    def accuracy(self, variables: PyTree, passes: Passes) -> float | None:
+        """Share of the labelled rows whose class has the highest of the "logits", in percent.
+
+        None where there are no logits, or no label.
+        """
+        hits = known = 0
+        for batch, labels in passes:
+            outputs = self._run(variables, jax.tree.map(self._place, batch))
+            if "logits" not in outputs:
+                return None
+            predicted = np.argmax(np.asarray(outputs["logits"])[: len(labels)], axis=1)
+            hits += int(np.sum(predicted == labels))
+            known += int(np.sum(labels >= 0))
+        return 100 * hits / known if known else None
+
     def _one(self, variables: PyTree, batch: dict[str, Any], count: int, output: str) -> NumpyArray:
         return np.asarray(self._run(variables, jax.tree.map(self._place, batch))[output])[:count]
 

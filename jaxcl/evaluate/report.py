@@ -13,7 +13,7 @@ from jaxcl.evaluate.neighbours import Neighbours
 from jaxcl.evaluate.page import how, page, pairs
 from jaxcl.evaluate.pictures import class_style, curve, heat, picture, scatter
 from jaxcl.evaluate.plane import FeatureMap
-from jaxcl.evaluate.table import meaning, table_cells
+from jaxcl.evaluate.table import is_accuracy, meaning, table_cells
 from jaxcl.typing import Float, NumpyArray
 
 MATRIX_CLASSES = 20
@@ -22,6 +22,8 @@ NOT_CURVES = ("kind", "step", "epoch", "seconds", "time")
 CURVES = {
     "loss": "What training lowers.",
     "contrastive_accuracy": "Percent of views whose partner is more similar than all others.",
+    "accuracy": "Percent of the labelled training images that the run's classifier names.",
+    "classifier": "Percent of test images that the run's own classifier names.",
     "probe_accuracy": "Percent of a linear classifier trained alongside, unknown to the encoder.",
     "knn": "Percent of test images whose nearest training images vote for the right class.",
     "alignment": "Mean squared distance of two views of an image; lower is closer.",
@@ -135,7 +137,7 @@ def _meanings(meanings: Mapping[str, str]) -> str:
 def _best(name: str, evaluations: Mapping[str, Evaluation]) -> set[str]:
     """Rows with the highest accuracy as printed; none for scores that have no better side."""
     values = {k: round(e.scalars[name], 1) for k, e in evaluations.items() if name in e.scalars}
-    if len(values) < 2 or not name.startswith(("knn", "linear", "labels")):
+    if len(values) < 2 or not is_accuracy(name):
         return set()
     return {label for label, value in values.items() if value == max(values.values())}
 

@@ -1,6 +1,7 @@
 """Equations on arrays: pure functions of embeddings of the global batch."""
 
 from jaxcl.losses.class_conditional import class_conditional
+from jaxcl.losses.cross_entropy import CrossEntropy, cross_entropy
 from jaxcl.losses.decoupled import decoupled
 from jaxcl.losses.hard_negatives import debiased, hard_negatives
 from jaxcl.losses.info_nce import clip_loss, info_nce
@@ -22,6 +23,7 @@ from jaxcl.losses.swapped import sinkhorn, swapped_prediction
 from jaxcl.losses.triplet import batch_triplet, triplet
 
 __all__ = [
+    "CrossEntropy",
     "NTXent",
     "VICReg",
     "alignment",
@@ -31,6 +33,7 @@ __all__ = [
     "byol",
     "class_conditional",
     "clip_loss",
+    "cross_entropy",
     "debiased",
     "decoupled",
     "dino",

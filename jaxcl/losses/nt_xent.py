@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.losses.rows import as_rows, check_pairs, own_pairs
-from jaxcl.similarity import logsumexp_among, max_pairs
-from jaxcl.typing import Array, Float
+from jaxcl.similarity import logsumexp_among, logsumexp_pairs, max_pairs
+from jaxcl.typing import Array, Bool, Float
 
 
 class NTXent(NamedTuple):
@@ -22,8 +22,10 @@ class NTXent(NamedTuple):
 def nt_xent(
     a: Float[Array, "n d"],
     b: Float[Array, "n d"],
+    negatives: Float[Array, "m d"] | None = None,
     *,
     temperature: float | Float[Array, ""],
+    shown: Bool[Array, "m"] | None = None,
     reduction: Literal["mean", "official"] = "mean",
 ) -> Float[Array, ""]:
     """Cross-entropy of picking each row's twin among the 2n - 1 other rows.
@@ -33,7 +35,9 @@ def nt_xent(
     Args:
       a: [n, d] embeddings of the first views, of the global batch.
       b: [n, d] embeddings of the second views.
+      negatives: [m, d] further rows that every anchor is told from: a queue.
       temperature: positive scale; smaller is sharper.
+      shown: [m] which of them count; None: all.
       reduction: "mean" over the 2n anchors as in the paper, or "official", twice that, as in
         the authors' code (mean of the sum of both directions).
 
@@ -43,16 +47,20 @@ def nt_xent(
     Raises:
       ValueError: `a` and `b` differ in shape.
 
-    Reference: Chen et al. 2020, arXiv:2002.05709, eq. 1.
+    Reference: Chen et al. 2020, arXiv:2002.05709, eq. 1; with `negatives`, arXiv:2006.10029.
     """
-    return nt_xent_with_accuracy(a, b, temperature=temperature, reduction=reduction).loss
+    return nt_xent_with_accuracy(
+        a, b, negatives, temperature=temperature, shown=shown, reduction=reduction
+    ).loss
 
 
 def nt_xent_with_accuracy(
     a: Float[Array, "n d"],
     b: Float[Array, "n d"],
+    negatives: Float[Array, "m d"] | None = None,
     *,
     temperature: float | Float[Array, ""],
+    shown: Bool[Array, "m"] | None = None,
     reduction: Literal["mean", "official"] = "mean",
 ) -> NTXent:
     """`nt_xent` together with the contrastive accuracy, from the same pairs."""
@@ -64,8 +72,13 @@ def nt_xent_with_accuracy(
     scale = 1 / temperature
     own = scale * jnp.repeat(own_pairs(a, b), 2)
     others = logsumexp_among(z, scale=scale, ids=ids)
-    loss = jnp.mean(jnp.logaddexp(own, others) - own)
     hardest = max_pairs(z, z, scale=scale, q_ids=ids, k_ids=ids)
+    if negatives is not None:
+        more = as_rows(negatives, normalize=True)
+        bias = None if shown is None else jnp.where(shown, 0.0, -jnp.inf)
+        others = jnp.logaddexp(others, logsumexp_pairs(z, more, scale=scale, bias=bias))
+        hardest = jnp.maximum(hardest, max_pairs(z, more, scale=scale, bias=bias))
+    loss = jnp.mean(jnp.logaddexp(own, others) - own)
     accuracy = jnp.mean(own > hardest)
     if reduction == "official":
         loss = 2 * loss

@@ -153,6 +153,10 @@ class Method:
         outputs, _ = forward(encoder, params, stats, x, train=False)
         return {"features": outputs["features"]}
 
+    def classify(self, params: PyTree, memory: PyTree, batch: Batch) -> Float[Array, "n c"] | None:
+        """Scores of the classes for plain images, where the method trains a classifier; or None."""
+        return None
+
     def facts(self, batch_size: int) -> dict[str, str]:
         """Lines about this method for the block that is printed before training."""
         return {}

@@ -55,6 +55,12 @@ class Evaluate:
     """Few-label probes: labels per class."""
     seeds: int = 5
     """Label draws per few-label probe."""
+    shots: tuple[int, ...] = ()
+    """Few-shot episodes on the test images: labelled images per class, 1 5 say; none by default."""
+    ways: int = 5
+    """Classes of an episode."""
+    clusters: bool = False
+    """Score k-means of the test images against the classes."""
     neighbours: int = 0
     """k of the weighted kNN; 0: as the run's probe."""
     report: bool = True
@@ -104,6 +110,8 @@ def _(data: Data, run: Run, options: Evaluate) -> dict[str, Evaluation]:
         print(f"{name} encoder ...", flush=True)
         features = _features(encoder, train, test)
         found[name] = _scores(features, run, options, pairs=_pairs(encoder, test))
+        if name == "trained":
+            found[name].scalars.update(_own_classifier(run, test))
     print(f"\n{comparison_table(found)}")
     for note in found["trained"].notes:
         print(note)
@@ -124,6 +132,15 @@ def _features(run: Run, train: Examples, test: Examples) -> Features:
     return Features(train_x, train_y, test_x, test_y, train.classes)
 
 
+def _own_classifier(run: Run, test: Examples) -> dict[str, float]:
+    """Its accuracy on the test images, where the data are those that it was trained for."""
+    if not run.trainer.classifies or len(test.classes) != len(run.classes):
+        return {}
+    passes = run.experiment.data.passes(test, run.experiment.method)
+    accuracy = run.classifier.accuracy(run.state, passes)
+    return {} if accuracy is None else {"classifier": accuracy}
+
+
 def _pixels(train: Examples, test: Examples) -> Features:
     (train_x, train_y), (test_x, test_y) = (load_split(e, PIXEL_SIDE) for e in (train, test))
     flat = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (train_x, test_x))
@@ -139,6 +156,9 @@ def _scores(features: Features, run: Run, options: Evaluate, **extra: Any) -> Ev
         temperature=probe.temperature,
         labels_per_class=options.labels_per_class,
         seeds=options.seeds,
+        shots=options.shots,
+        ways=options.ways,
+        clusters=options.clusters,
         **extra,
     )
 

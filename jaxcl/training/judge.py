@@ -25,15 +25,25 @@ class Neighbours:
       probe: says how many neighbours and images.
       data: whose test split is classified.
       method: of the experiment.
-      train: training split; the neighbours come from it.
+      train: training split; the neighbours come from its labelled images.
       embedder: runs the encoder.
+      classifier: runs the method's own classifier, where it has one.
     """
 
     def __init__(
-        self, probe: Probe, data: Section, method: Any, train: Any, embedder: Embedder
+        self,
+        probe: Probe,
+        data: Section,
+        method: Any,
+        train: Any,
+        embedder: Embedder,
+        classifier: Embedder | None = None,
     ) -> None:
-        self._probe, self._embedder = probe, embedder
+        self._probe, self._embedder, self._classifier = probe, embedder, classifier
         self._data, self._method = data, method
+        known = np.flatnonzero(train.labels >= 0)
+        if 0 < len(known) < len(train):
+            train = Subset(train, known)
         self._bank = _spread(train, probe.bank)
         self._queries = _spread(data.split("test"), probe.queries)
         self._classes = len(train.classes)
@@ -42,7 +52,7 @@ class Neighbours:
         """Scores of the state: accuracies in percent, geometry of the test features."""
         queries, query_labels = self._split(state, self._queries)
         row: dict[str, float] = {}
-        if self._classes > 1 and (query_labels >= 0).any():
+        if self._classes > 1 and (query_labels >= 0).any() and (self._bank.labels >= 0).any():
             bank, bank_labels = self._split(state, self._bank)
             row["knn"] = float(knn_accuracy(
                 bank, bank_labels, queries, query_labels, classes=self._classes,
@@ -52,6 +62,10 @@ class Neighbours:
                 logits = probe_logits(jax.device_get(state.probe), jnp.asarray(queries))
                 hits = np.argmax(logits, axis=1) == query_labels
                 row["probe_accuracy"] = 100 * float(np.mean(hits))
+        if self._classifier is not None:
+            passes = self._data.passes(self._queries, self._method)
+            accuracy = self._classifier.accuracy(state, passes)
+            row |= {} if accuracy is None else {"classifier": accuracy}
         sample = jnp.asarray(queries[:GEOMETRY_ROWS])
         measures: dict[str, Any] = {
             "uniformity": uniformity, "feature_std": feature_std, "effective_rank": effective_rank,

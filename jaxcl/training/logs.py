@@ -116,7 +116,8 @@ class Display:
 
     def show(self, step: int, row: dict[str, float]) -> None:
         """Where the run stands."""
-        names = (*SPEEDS, "loss", "lr", "contrastive_accuracy", "probe_accuracy", "knn", "stsb_dev")
+        names = (*SPEEDS, "loss", "lr", "contrastive_accuracy", "accuracy", "probe_accuracy", "knn",
+                 "classifier", "stsb_dev")  # fmt: skip
         note = "  ".join(f"{label(n)} {row[n]:.4g}" for n in names if n in row)
         if self._bar:
             self._bar.update(self._task, completed=step, note=note)

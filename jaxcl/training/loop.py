@@ -33,8 +33,9 @@ from jaxcl.experiment import CONFIG, Experiment, check, differences, save_config
 from jaxcl.methods import Batch, Represent
 from jaxcl.run import save_shapes
 from jaxcl.scale import data_mesh, replicated
-from jaxcl.training.checkpoints import Checkpoints
-from jaxcl.training.logs import Display, Log
+from jaxcl.training.beginning import begun
+from jaxcl.training.checkpoints import FOLDER, Checkpoints
+from jaxcl.training.logs import METRICS, Display, Log
 from jaxcl.training.monitors import COLLAPSED
 from jaxcl.training.probe import Judge
 from jaxcl.training.state import State
@@ -108,6 +109,7 @@ class _Run:
             self.judge = experiment.probe.judge(
                 experiment.data, experiment.method, self.examples,
                 Embedder(self.trainer.represent, mesh=mesh),
+                Embedder(self.trainer.classify, mesh=mesh) if self.trainer.classifies else None,
             )  # fmt: skip
 
     def go(self) -> Outcome:
@@ -130,7 +132,7 @@ class _Run:
         try:
             state = self.checkpoints.restore(shaped)
             if state is None:
-                state = self.trainer.started(init(self.feed.constants, first))
+                state = begun(init(self.feed.constants, first), experiment)
                 state = jax.device_put(state, everywhere)
             step = int(state.step)
             self.display = Display(self.total, step, self.main)
@@ -323,6 +325,12 @@ class _Run:
         if self.experiment.method.needs_labels and (self.examples.labels < 0).all():
             name = type(self.experiment.method).__name__
             raise UserError(f"{name} needs labels, and {self.examples.title} has none")
+        wanted, found = getattr(self.experiment.method, "classes", 0), len(self.examples.classes)
+        if wanted and found and wanted != found:
+            raise UserError(
+                f"method.classes={wanted}, and {self.examples.title} has {found} classes; "
+                f"use --method.classes {found}"
+            )
 
     def _describe(self, state: State, step: int) -> None:
         """One block that says what is about to run."""
@@ -386,12 +394,14 @@ def _stop_signals() -> Iterator[Stop]:
 def claim(run: Path, experiment: Experiment) -> None:
     """Makes the run directory, or sees that it holds this very experiment.
 
+    A directory where nothing was trained yet, since its first command was mistaken, is taken over.
+
     Raises:
       UserError: it holds another experiment, or something that is no run.
     """
     if (run / CONFIG).exists():
         changed = differences(run, experiment)
-        if changed:
+        if changed and ((run / METRICS).exists() or any((run / FOLDER).glob("[0-9]*"))):
             name, (old, new) = next(iter(changed.items()))
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise UserError(

@@ -4,6 +4,7 @@ All share one schedule: linear warm-up to the peak, then a cosine, or a line, do
 the peak. The peak is `lr` scaled to the batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,12 +101,17 @@ class Optim:
 
     def _decayed(self, params: PyTree) -> PyTree:
         """True where weight decay applies."""
-        return jax.tree.map(lambda _: True, params) if self.decay_all else matrices(params)
+        return everything(params) if self.decay_all else matrices(params)
 
 
 def matrices(params: PyTree) -> PyTree:
     """True for kernels, False for biases and norm parameters, which have one axis or none."""
     return jax.tree.map(lambda p: jnp.ndim(p) > 1, params)
+
+
+def everything(params: PyTree) -> PyTree:
+    """True for every parameter."""
+    return jax.tree.map(lambda _: True, params)
 
 
 @dataclass(frozen=True)
@@ -129,14 +135,24 @@ class LARS(Optim):
     """The learning rate enters the momentum, as in SimCLR's code, or scales it."""
     adapt_all: bool = False
     """Adapt the rate of biases and norm parameters too, as SwAV's code does."""
+    plain: tuple[str, ...] = ()
+    """Parts of the parameters, "logits" say, whose kernels take plain momentum steps too."""
 
     def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
+        def but_plain(mask: Callable[[PyTree], PyTree]) -> Callable[[PyTree], PyTree]:
+            def masked(params: PyTree) -> PyTree:
+                whole = mask(params)
+                none = {name: jax.tree.map(lambda _: False, whole[name]) for name in self.plain}
+                return {**whole, **none} if self.plain else whole
+
+            return masked
+
         rate = optax.scale_by_learning_rate(schedule)
         adapt = optax.scale_by_trust_ratio(trust_coefficient=self.trust)
         momentum = optax.trace(self.momentum)
         return optax.chain(
-            optax.add_decayed_weights(self.weight_decay, mask=self._decayed),
-            adapt if self.adapt_all else optax.masked(adapt, matrices),
+            optax.add_decayed_weights(self.weight_decay, mask=but_plain(self._decayed)),
+            optax.masked(adapt, but_plain(everything if self.adapt_all else matrices)),
             *((rate, momentum) if self.lr_inside else (momentum, rate)),
         )
 

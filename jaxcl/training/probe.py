@@ -32,11 +32,18 @@ class Watch:
     """Steps between evaluations, and checkpoints if train.save_every is 0; 0: by epochs."""
 
     @property
-    def classifier(self) -> "Probe | None":
+    def online(self) -> "Probe | None":
         """The linear classifier to train beside the method."""
         return None
 
-    def judge(self, data: Section, method: Any, train: Any, embedder: Embedder) -> Judge:
+    def judge(
+        self,
+        data: Section,
+        method: Any,
+        train: Any,
+        embedder: Embedder,
+        classifier: Embedder | None = None,
+    ) -> Judge:
         """What gives the scores; called before anything compiles.
 
         Args:
@@ -44,6 +51,7 @@ class Watch:
           method: of the experiment.
           train: the training split.
           embedder: runs the encoder on batches of `data`.
+          classifier: runs the method's own classifier, where it has one.
 
         Raises:
           UserError: there is nothing to measure with.
@@ -71,13 +79,20 @@ class Probe(Watch):
     """At most so many test images are classified."""
 
     @property
-    def classifier(self) -> "Probe | None":
+    def online(self) -> "Probe | None":
         return self if self.linear else None
 
-    def judge(self, data: Section, method: Any, train: Any, embedder: Embedder) -> Judge:
+    def judge(
+        self,
+        data: Section,
+        method: Any,
+        train: Any,
+        embedder: Embedder,
+        classifier: Embedder | None = None,
+    ) -> Judge:
         from jaxcl.training.judge import Neighbours  # which knows this class
 
-        return Neighbours(self, data, method, train, embedder)
+        return Neighbours(self, data, method, train, embedder, classifier)
 
 
 class LinearProbe(NamedTuple):

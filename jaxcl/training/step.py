@@ -56,20 +56,12 @@ class Trainer:
             bad_step=jnp.full([], -1, jnp.int32),
         )
         aux, metrics = jax.eval_shape(self._step, state, batch)[1:]
-        config = self.probe.classifier
+        config = self.probe.online
         if config is not None and self.classes > 1 and aux.features is not None:
             probe = init_probe(config, aux.features.shape[2], self.classes)
             state, metrics = state._replace(probe=probe), {*metrics, *PROBE_METRICS}
         totals = {name: jnp.zeros([]) for name in sorted((*metrics, "count"))}
         return state._replace(totals=totals)
-
-    def started(self, state: State) -> State:
-        """The first state, with the weights that the method begins from; on the host."""
-        params, memory = self.method.start(state.params, state.memory)
-        if params is state.params and memory is state.memory:
-            return state
-        average = jax.tree.map(jnp.copy, params) if self.optim.average else ()
-        return state._replace(params=params, memory=memory, average=average)
 
     def step(self, state: State, batch: Batch) -> State:
         """State after one batch; its metrics are added to `totals`."""
@@ -91,7 +83,7 @@ class Trainer:
         if self.optim.average:
             average = follow(state.average, state.params, self.optim.average)
             state = state._replace(average=average)
-        config, probe = self.probe.classifier, state.probe
+        config, probe = self.probe.online, state.probe
         if config is not None and isinstance(probe, LinearProbe) and aux.features is not None:
             probe, seen = train_probe(config, probe, aux.features, batch["label"])
             state, metrics = state._replace(probe=probe), metrics | seen
@@ -132,6 +124,16 @@ class Trainer:
     def represent(self, state: State, batch: Batch) -> dict[str, Array]:
         """What evaluation sees: the method's outputs for plain images, averaged weights if kept."""
         return self.method.represent(self._evaluated(state), state.memory, batch)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the method says what `classify` gives."""
+        return type(self.method).classify is not Method.classify
+
+    def classify(self, state: State, batch: Batch) -> dict[str, Array]:
+        """The method's scores of the classes for plain images as "logits"; nothing without any."""
+        logits = self.method.classify(self._evaluated(state), state.memory, batch)
+        return {} if logits is None else {"logits": logits}
 
     def kept(self, state: State) -> Kept:
         """The encoder with the weights that `represent` applies."""

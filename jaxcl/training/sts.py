@@ -24,7 +24,14 @@ class STS(Watch):
     folder: Annotated[str, tyro.conf.arg(aliases=["--sts"])] = "data/sts"
     """Folder with STSBenchmark/dev.tsv: columns score, sentence1, sentence2, parted by tabs."""
 
-    def judge(self, data: Section, method: Any, train: Any, embedder: Embedder) -> Judge:
+    def judge(
+        self,
+        data: Section,
+        method: Any,
+        train: Any,
+        embedder: Embedder,
+        classifier: Embedder | None = None,
+    ) -> Judge:
         file = Path(self.folder) / DEV
         if not file.is_file():
             raise UserError(

@@ -8,8 +8,10 @@ from jaxcl.evaluate import (
     Evaluation,
     Features,
     alignment,
+    cluster,
     comparison_table,
     evaluate_features,
+    few_shot,
     knn_accuracy,
     logistic_probe,
     uniformity,
@@ -17,18 +19,23 @@ from jaxcl.evaluate import (
 
 GEOMETRY = {"uniformity", "feature_std", "effective_rank", "top_singular_share"}
 FEW = {f"labels_{n}_per_class{end}" for n in (1, 10) for end in ("", "_std")}
+SHOTS = {f"{learner}_4_way_{s}_shot{end}"
+         for learner in ("mean", "ridge") for s in (1, 5) for end in ("", "_interval")}  # fmt: skip
+CLUSTERS = {"cluster_accuracy", "cluster_nmi", "cluster_ari"}
 
 
 @pytest.fixture(scope="module")
 def evaluation(digits):
     """Made once for the tests that only read it."""
     pairs = (digits.test_x[:50], digits.test_x[50:100])
-    return evaluate_features(digits, seeds=2, pairs=pairs)
+    return evaluate_features(digits, seeds=2, pairs=pairs, shots=(1, 5), ways=4, clusters=True)
 
 
 def test_every_score_is_there_and_is_its_own_functions(digits, evaluation):
     scalars = evaluation.scalars
-    expected = {"knn", "linear_lbfgs", "linear_sgd", "alignment"} | FEW | GEOMETRY
+    expected = (
+        {"knn", "linear_lbfgs", "linear_sgd", "alignment"} | FEW | GEOMETRY | SHOTS | CLUSTERS
+    )
     assert set(scalars) == expected
     assert all(isinstance(value, float) for value in scalars.values())
     data = digits[:4]
@@ -40,6 +47,10 @@ def test_every_score_is_there_and_is_its_own_functions(digits, evaluation):
     assert scalars["uniformity"] == float(uniformity(digits.test_x))
     assert scalars["alignment"] == float(alignment(digits.test_x[:50], digits.test_x[50:100]))
     assert 90 < scalars["linear_sgd"] < 100
+    episodes = few_shot(digits.test_x, digits.test_y, shots=5, ways=4)
+    assert scalars["ridge_4_way_5_shot"] == episodes.ridge.mean
+    assert scalars["mean_4_way_5_shot_interval"] == episodes.nearest_mean.interval
+    assert scalars["cluster_ari"] == cluster(digits.test_x, digits.test_y).ari
     assert evaluation.notes == ()
 
 

@@ -62,7 +62,7 @@ def same(one, other):
 PAIRWISE = [
     "info_nce", "clip", "moco", "nt_xent", "simcse_hard", "sup_con_out", "sup_con_in",
     "decoupled", "decoupled_weighted", "siglip", "sphere", "hard_negatives", "k_positive",
-    "proto_nce", "class_conditional", "n_pair", "i_mix",
+    "proto_nce", "class_conditional", "n_pair", "i_mix", "nt_xent_queue",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from jitted import losses
 from jaxcl.scale import data_mesh
 
 nt_xent, nt_xent_with_accuracy = losses.nt_xent, losses.nt_xent_with_accuracy
+info_nce = losses.info_nce
 
 
 def by_hand(a, b, temperature):
@@ -79,6 +80,34 @@ def test_ignores_order_length_and_which_view_is_first(seed):
 def test_official_reduction_is_twice_the_mean():
     official = nt_xent(A, B, temperature=0.5, reduction="official")
     np.testing.assert_allclose(official, 2 * 1.157083, rtol=1e-6)
+
+
+def test_one_pair_and_a_queue_is_moco_with_either_view_as_the_query():
+    """No other image is in the batch, so that all negatives are the queue's."""
+
+    @jax.jit
+    def values(a, b, queue):
+        moco = lambda q, k: info_nce(q, k, queue, temperature=0.2, in_batch=False)
+        return nt_xent(a, b, queue, temperature=0.2), (moco(a, b) + moco(b, a)) / 2
+
+    value, expected = values(A[:1], B[:1], A[1:])
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+def test_negatives_that_are_hidden_change_nothing():
+    find = jax.jit(lambda shown: nt_xent_with_accuracy(A, B, A, temperature=0.5, shown=shown))
+    hidden, seen = find(np.zeros(4, bool)), find(np.ones(4, bool))
+    np.testing.assert_allclose(hidden, nt_xent_with_accuracy(A, B, temperature=0.5), rtol=1e-6)
+    assert seen.accuracy <= 0.5  # the first anchors themselves are nearer than their twins
+    assert seen.loss > hidden.loss + 0.1
+
+
+def test_memory_grows_with_the_rows_and_not_with_the_queues_pairs():
+    """Read from the compiler: under a fiftieth of the matrix of 4,096 anchors and 32,768 rows."""
+    pairs, queue = (jax.ShapeDtypeStruct((n, 16), jnp.float32) for n in (2048, 32_768))
+    loss = lambda a, b, queue: nt_xent(a, b, queue, temperature=0.1)
+    program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(pairs, pairs, queue).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 4 * 4096 * 32_768 / 50
 
 
 def test_accuracy_counts_anchors_whose_twin_is_nearest():

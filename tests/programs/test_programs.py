@@ -104,7 +104,7 @@ def test_the_same_command_again_has_nothing_to_do(run, capsys):
 
 
 def test_evaluation_prints_a_table_and_writes_a_report(run, capsys):
-    evaluate.main([str(run), "--seeds", "2"])
+    evaluate.main([str(run), "--seeds", "2", "--shots", "1", "--clusters"])
     told = capsys.readouterr().out
     for row in ("raw pixels", "untrained", "trained"):
         assert re.search(rf"^{row} .*\d", told, re.MULTILINE)
@@ -112,6 +112,7 @@ def test_evaluation_prints_a_table_and_writes_a_report(run, capsys):
     assert set(scores) == {"raw pixels", "untrained", "trained"}
     assert scores["raw pixels"]["knn"] > 90
     names = "knn linear_lbfgs linear_sgd labels_1_per_class labels_10_per_class"
+    names += " mean_5_way_1_shot ridge_5_way_1_shot cluster_accuracy cluster_nmi cluster_ari"
     geometry = "alignment uniformity effective_rank feature_std"
     assert set(names.split()) | set(geometry.split()) <= set(scores["trained"])
     page = (run / "report.html").read_text()

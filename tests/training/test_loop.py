@@ -11,9 +11,11 @@ import pytest
 import tiny
 
 from jaxcl import UserError, fit, load
+from jaxcl.experiment import differences
 from jaxcl.methods import Aux, Method, Phase, SimCLR
 from jaxcl.training import SGD, Probe
 from jaxcl.training.logs import Display, duration, read_metrics
+from jaxcl.training.loop import claim
 from jaxcl.training.probe import init_probe, train_probe
 from jaxcl.training.step import Trainer
 
@@ -128,6 +130,13 @@ def test_another_experiment_in_the_same_directory_is_refused(tmp_path):
     other = replace(SHORT, method=replace(SHORT.method, temperature=0.1))
     with pytest.raises(UserError, match=r"method.temperature=0.5, not 0.1; use another --dir"):
         fit(other, tmp_path)
+
+
+def test_a_directory_where_a_mistaken_command_trained_nothing_is_taken_over(tmp_path):
+    claim(tmp_path, SHORT)
+    other = replace(SHORT, method=replace(SHORT.method, temperature=0.1))
+    claim(tmp_path, other)
+    assert differences(tmp_path, other) == {}
 
 
 def test_how_a_run_runs_may_change(tmp_path):

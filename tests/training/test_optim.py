@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,19 @@ def test_lars_leaves_biases_alone():
     bias, gradient = jnp.array([1.0, -2.0]), jnp.array([0.3, 0.4])
     moved = walk(LARS(weight_decay=0.5), {"bias": bias}, [{"bias": gradient}], [0.1])
     np.testing.assert_allclose(moved["bias"], bias - 0.1 * gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize("adapt_all", [False, True])
+def test_a_plain_part_takes_momentum_steps_without_decay(adapt_all):
+    """As SimCLR's code has it for the classifier; the other parts are as without it."""
+    params = {"encoder": {"kernel": jnp.array(A[:2])}, "logits": {"kernel": jnp.array(B[:2])}}
+    grads = {"encoder": {"kernel": jnp.array(C[:2])}, "logits": {"kernel": jnp.array(A[:2])}}
+    optim = LARS(weight_decay=0.5, adapt_all=adapt_all)
+    moved = walk(replace(optim, plain=("logits",)), params, [grads], [0.1])
+    np.testing.assert_allclose(moved["logits"]["kernel"], B[:2] - 0.1 * A[:2], rtol=1e-6)
+    np.testing.assert_array_equal(
+        moved["encoder"]["kernel"], walk(optim, params, [grads], [0.1])["encoder"]["kernel"]
+    )
 
 
 def test_lars_ignores_the_scale_of_the_gradient_and_stays_finite_at_zero():
