@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import ENCODER, RECIPE, Contract, experiment
+from contract import RECIPE, Contract, experiment
 from golden import A, B, matrix, unit
 
 from jaxcl import UserError
 from jaxcl.augment import dino
-from jaxcl.encoders import MLP
+from jaxcl.encoders import MLP, ConvNet
 from jaxcl.methods import MoCo, Progress
 from jaxcl.methods.moco import Memory
 from jaxcl.methods.queue import Queue
@@ -196,7 +196,7 @@ def test_negatives_are_told():
 
 GROUPED = MoCo(
     augment=RECIPE,
-    encoder=ENCODER.clone(groups=4),
+    encoder=ConvNet(1, 8, "mean", groups=4),
     projector=MLP((0,), 8, norm="none", bias=True, out_bias=True),
     queue=32,
     momentum=0.9,
