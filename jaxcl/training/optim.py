@@ -44,6 +44,8 @@ class Optim:
     """Largest norm of the gradient of all parameters together; 0: no limit."""
     clip_each: float = 0.0
     """Largest norm of the gradient of each tensor by itself, as DINO has it; 0: no limit."""
+    steady: tuple[str, ...] = ()
+    """Parts of the parameters whose learning rate stays at the peak: SimSiam's predictor."""
     average: float = 0.0
     """Decay of a running average of the weights, which evaluation then uses; 0: none."""
 
@@ -97,7 +99,10 @@ class Optim:
         """
         clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
         each = clip_each_by_norm(self.clip_each) if self.clip_each else optax.identity()
-        return optax.chain(clip, each, apart(self._update(schedule, total), frozen))
+        at_peak = round(self.warmup_epochs * total / self.epochs)
+        peak = self._update(lambda _: schedule(at_peak), total)
+        steady = dict.fromkeys(self.steady, peak)
+        return optax.chain(clip, each, apart(self._update(schedule, total), frozen, steady))
 
     def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
         raise NotImplementedError
