@@ -5,8 +5,9 @@ from jaxcl.methods.method import Aux, Batch, Embed, Kept, Method, Phase, Represe
 from jaxcl.methods.moco import MoCo
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.simclr import SimCLR
+from jaxcl.methods.simsiam import SimSiam
 
 __all__ = [
     "BYOL", "Aux", "Batch", "Embed", "Kept", "Method", "MoCo", "Phase", "Progress", "Represent",
-    "SimCLR",
+    "SimCLR", "SimSiam",
 ]  # fmt: skip

@@ -24,11 +24,10 @@ from flax import linen as nn
 
 from jaxcl.augment import Recipe, byol
 from jaxcl.encoders import MLP, ResNet
-from jaxcl.errors import UserError
 from jaxcl.losses import byol as byol_loss
-from jaxcl.methods.method import Aux, Kept, Method, check_two_views
+from jaxcl.methods.method import Aux, Kept, Method, check_prediction, check_two_views
 from jaxcl.methods.progress import Progress, cosine
-from jaxcl.methods.slow import follow
+from jaxcl.methods.slow import check_momentum, follow
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Key, PyTree
 
@@ -62,16 +61,9 @@ class BYOL(Method):
 
     def check(self, batch_size: int) -> None:
         check_two_views(self)
-        for name in ("momentum", "final_momentum"):
-            share = getattr(self, name)
-            if not 0 <= share <= 1:
-                raise UserError(f"method.{name}={share} is no share; give 0 to 1, such as 0.99")
-        outs = [getattr(head, "out", None) for head in (self.projector, self.predictor)]
-        if None not in outs and outs[0] != outs[1]:
-            raise UserError(
-                f"method.predictor.out={outs[1]} cannot match targets of "
-                f"method.projector.out={outs[0]}; give both the same"
-            )
+        check_prediction(self.projector, self.predictor)
+        check_momentum("method.momentum", self.momentum)
+        check_momentum("method.final_momentum", self.final_momentum)
 
     def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Memory]:
         params, stats = self._trained.init(key, views)

@@ -28,7 +28,7 @@ from jaxcl.methods.method import Aux, Kept, Method, check_two_views
 from jaxcl.methods.progress import Progress, cosine
 from jaxcl.methods.queue import Queue, push, queue_message, random_queue
 from jaxcl.methods.shuffle import reorder
-from jaxcl.methods.slow import follow
+from jaxcl.methods.slow import check_momentum, follow
 from jaxcl.methods.stack import Stack
 from jaxcl.similarity import max_pairs, unit_rows
 from jaxcl.typing import Array, Float, Key, PyTree
@@ -75,10 +75,9 @@ class MoCo(Method):
         check_two_views(self)
         if self.queue < 1 or self.queue % batch_size:
             raise UserError(queue_message("method.queue", self.queue, batch_size))
-        for name in ("momentum", "final_momentum"):
-            share = getattr(self, name)
-            if share is not None and not 0 <= share <= 1:
-                raise UserError(f"method.{name}={share} is no share; give 0 to 1, such as 0.999")
+        check_momentum("method.momentum", self.momentum)
+        if self.final_momentum is not None:
+            check_momentum("method.final_momentum", self.final_momentum)
 
     def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Memory]:
         key, queue_key = jax.random.split(key)
