@@ -4,8 +4,7 @@ published: linear 92.58.
     python train.py configs/byol_cifar10.py
     python train.py configs/byol_cifar10.py --data folder-or-zip-of-class-folders
 
-The settings of the runs behind the published figure: no blur, and the second view is sometimes
-solarised.
+The views are BYOL's without blur: the second is sometimes solarised.
 """
 
 from jaxcl import Experiment

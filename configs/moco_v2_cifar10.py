@@ -4,8 +4,9 @@ published: linear 92.94.
     python train.py configs/moco_v2_cifar10.py
     python train.py configs/moco_v2_cifar10.py --data folder-or-zip-of-class-folders
 
-The settings of the runs behind the published figure: no blur, batch norm over the whole batch. The
-jitter is SimCLR's at half strength, 0.4/0.4/0.4/0.1.
+No blur, as in their scripts since the autumn of 2021; those of the summer, when the figure first
+appeared, blurred half of the views (`blur=0.5`). Batch norm over the whole batch. The jitter is
+SimCLR's at half strength, 0.4/0.4/0.4/0.1.
 """
 
 from jaxcl import Experiment

@@ -4,8 +4,9 @@ published: linear 90.51.
     python train.py configs/simsiam_cifar10.py
     python train.py configs/simsiam_cifar10.py --data folder-or-zip-of-class-folders
 
-The settings of the runs behind the published figure: no blur, blocks that start as the identity.
-The jitter is SimCLR's at half strength, 0.4/0.4/0.4/0.1.
+Blocks start as the identity. No blur, as in their scripts since the autumn of 2021; those of the
+summer, when the figure first appeared, blurred half of the views (`blur=0.5`). The jitter is
+SimCLR's at half strength, 0.4/0.4/0.4/0.1.
 """
 
 from jaxcl import Experiment
