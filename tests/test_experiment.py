@@ -38,7 +38,7 @@ def test_every_config_loads_is_sound_and_survives_json(path):
 
 
 def test_config_of_a_run_directory(tmp_path):
-    experiment = read_config(CONFIGS[0])
+    experiment = read_config(CONFIGS[0].with_name("simclr_cifar10.py"))
     save_config(experiment, tmp_path)
     assert load_config(tmp_path) == experiment
     assert differences(tmp_path, experiment) == {}

@@ -1,6 +1,6 @@
 """Encoders and heads: Linen modules whose `apply(variables, x, train)` returns named outputs."""
 
-from jaxcl.encoders.apply import forward, in_chunks, initialise, per_chunk
+from jaxcl.encoders.apply import forward, in_chunks, initialise, per_chunk, spread
 from jaxcl.encoders.bert import BERT
 from jaxcl.encoders.convnet import ConvNet
 from jaxcl.encoders.gin import GIN
@@ -36,6 +36,7 @@ __all__ = [
     "per_chunk",
     "pool",
     "simclr_v2_resnet",
+    "spread",
     "unit_columns",
     "vit",
 ]

@@ -70,7 +70,7 @@ def in_chunks(
     """
     if chunks == 1:
         return encode(x)
-    parts = jax.tree.map(lambda rows: _spread(rows.reshape(chunks, -1, *rows.shape[1:])), x)
+    parts = jax.tree.map(lambda rows: spread(rows.reshape(chunks, -1, *rows.shape[1:]), axis=1), x)
     step = jax.checkpoint(encode, prevent_cse=False)
     # On CPU the gradient of a convolution is many times slower inside a loop than unrolled.
     unroll = chunks if jax.default_backend() == "cpu" else 1
@@ -81,9 +81,12 @@ def in_chunks(
     return encoded, jax.tree.map(lambda stat: jnp.mean(stat, axis=0), stats)
 
 
-def _spread(parts: Array) -> Array:
-    """Every part over all devices, so that no device waits for another's part."""
+def spread(x: Array, axis: int = 0) -> Array:
+    """The same numbers with the rows along `axis` over all devices, as those of a batch are.
+
+    Where rows have been reordered the compiler may else leave all of them on every device.
+    """
     if jax.sharding.get_abstract_mesh().empty:
-        return parts
-    spread: Array = jax.lax.with_sharding_constraint(parts, PartitionSpec(None, "data"))
-    return spread
+        return x
+    apart: Array = jax.lax.with_sharding_constraint(x, PartitionSpec(*(None,) * axis, "data"))
+    return apart

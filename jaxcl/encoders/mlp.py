@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcl.encoders.norm import BatchNorm
+from jaxcl.encoders.standardized import StandardizedDense
 from jaxcl.errors import UserError
 from jaxcl.typing import Array, Float
 
@@ -38,8 +39,9 @@ class MLP(nn.Module):
     """Widths of the hidden layers; 0 means as wide as the input. Empty: one linear layer."""
     out: int = 128
     """Width of the output; 0: no last layer, the output is that of the last hidden one."""
-    norm: Literal["batch", "none"] = "batch"
-    """After each hidden layer."""
+    norm: Literal["batch", "group", "none"] = "batch"
+    """After each hidden layer: batch, or group: 16 groups of channels, and every layer's kernel
+    standardised, no statistics of batches."""
     final_norm: Literal["none", "affine", "scale", "plain"] = "none"
     """After the last layer: batch norm with scale and bias, with scale alone, or with neither."""
     bias: bool = False
@@ -65,6 +67,8 @@ class MLP(nn.Module):
             x = self._linear(width, self.bias, f"linear{i}")(x)
             if self.norm == "batch":
                 x = BatchNorm(groups=self.groups, dtype=self.dtype, name=f"norm{i}")(x, train)
+            elif self.norm == "group":
+                x = nn.GroupNorm(16, epsilon=1e-5, dtype=self.dtype, name=f"norm{i}")(x)
             x = ACTIVATIONS[self.activation](x)
             hidden.append(x)
         if self.out:
@@ -81,7 +85,8 @@ class MLP(nn.Module):
 
     def _linear(self, width: int, bias: bool, name: str) -> nn.Dense:
         init: jax.nn.initializers.Initializer = INITS[self.kernel_init]
-        return nn.Dense(width, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)
+        make = StandardizedDense if self.norm == "group" else nn.Dense
+        return make(width, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)
 
 
 def first_layers(head: MLP, count: int) -> MLP | None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcl.encoders.norm import BatchNorm
+from jaxcl.encoders.standardized import StandardizedConv
 from jaxcl.typing import Array, Float
 
 
@@ -51,18 +52,6 @@ class Layers:
         init = nn.initializers.constant(scale)
         y: Array = nn.GroupNorm(16, epsilon=1e-5, dtype=self.dtype, scale_init=init, name=name)(x)
         return y
-
-
-class StandardizedConv(nn.Conv):
-    """Convolution whose kernel is used with mean 0 and deviation 1 for each output channel."""
-
-    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """A parameter as the layer uses it; what is stored of a kernel is not standardised."""
-        value = super().param(name, *args, **kwargs)
-        if name != "kernel":
-            return value
-        mean, deviation = jnp.mean(value, axis=(0, 1, 2)), jnp.std(value, axis=(0, 1, 2))
-        return (value - mean) / (deviation + 1e-5)
 
 
 class Block(nn.Module):

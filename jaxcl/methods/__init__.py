@@ -1,14 +1,31 @@
 """Methods: one page each."""
 
+from jaxcl.methods.byol import BYOL
 from jaxcl.methods.distil import Distil
 from jaxcl.methods.fine_tune import FineTune
 from jaxcl.methods.method import Aux, Batch, Embed, Kept, Method, Phase, Represent
+from jaxcl.methods.moco import MoCo
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.simclr import SimCLR
 from jaxcl.methods.simclr_v2 import SimCLRv2
 from jaxcl.methods.simcse import SimCSE
+from jaxcl.methods.simsiam import SimSiam
 
 __all__ = [
-    "Aux", "Batch", "Distil", "Embed", "FineTune", "Kept", "Method", "Phase", "Progress",
-    "Represent", "SimCLR", "SimCLRv2", "SimCSE",
-]  # fmt: skip
+    "BYOL",
+    "Aux",
+    "Batch",
+    "Distil",
+    "Embed",
+    "FineTune",
+    "Kept",
+    "Method",
+    "MoCo",
+    "Phase",
+    "Progress",
+    "Represent",
+    "SimCLR",
+    "SimCLRv2",
+    "SimCSE",
+    "SimSiam",
+]

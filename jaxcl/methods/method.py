@@ -171,3 +171,13 @@ def check_two_views(method: Method) -> None:
             f"method.augment makes {len(sizes)} views of {', '.join(map(str, sizes))} pixels, and "
             f"{name} takes two of one size; use a recipe such as simclr(...), or local=0"
         )
+
+
+def check_prediction(projector: nn.Module, predictor: nn.Module) -> None:
+    """Raises `UserError` where predictions are known to differ in width from what they predict."""
+    target, own = (getattr(head, "out", None) for head in (projector, predictor))
+    if target is not None and own is not None and target != own:
+        raise UserError(
+            f"method.predictor.out={own} cannot match targets of method.projector.out={target}; "
+            "give both the same"
+        )

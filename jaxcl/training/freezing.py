@@ -4,6 +4,7 @@ A frozen part has optimiser state of its own, so that its moments, and Adam's co
 when it begins to move; schedules go on meanwhile.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,19 +17,25 @@ REST = "rest"
 
 
 def apart(
-    transform: optax.GradientTransformation, names: tuple[str, ...]
+    transform: optax.GradientTransformation,
+    names: tuple[str, ...],
+    others: Mapping[str, optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformation:
-    """`transform` with a state of its own for each of these top-level names of the parameters."""
-    if not names:
+    """`transform` with a state of its own for each of these top-level names of the parameters.
+
+    `others` are transformations of parts, by name, that take another one.
+    """
+    own = dict.fromkeys((*names, REST), transform) | dict(others or {})
+    if len(own) == 1:
         return transform
 
     def labels(params: PyTree) -> PyTree:
         return {
-            name: jax.tree.map(lambda _, name=name: name if name in names else REST, part)
+            name: jax.tree.map(lambda _, name=name: name if name in own else REST, part)
             for name, part in params.items()
         }
 
-    return optax.partition(dict.fromkeys((*names, REST), transform), labels)
+    return optax.partition(own, labels)
 
 
 def hold_updates(updates: PyTree, still: dict[str, Bool[Array, ""]]) -> PyTree:

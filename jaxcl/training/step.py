@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcl.errors import UserError
 from jaxcl.methods import Aux, Batch, Kept, Method, Phase, Progress
 from jaxcl.methods.slow import follow
 from jaxcl.training.freezing import hold_moments, hold_updates
@@ -43,6 +44,11 @@ class Trainer:
         init_key, views_key, run_key = jax.random.split(root, 3)
         views = self.method.views(views_key, batch)
         params, memory = self.method.init(init_key, views)
+        if unknown := set(self.optim.steady) - set(params):
+            raise UserError(
+                f"optim.steady names {', '.join(sorted(unknown))}, and the parameters' parts are "
+                f"{', '.join(sorted(params))}"
+            )
         transform = self._transform()
         state = State(
             step=jnp.zeros([], jnp.int32),

@@ -106,6 +106,22 @@ def test_group_norm_sees_each_image_alone():
     np.testing.assert_allclose(encode(moved, x), encode(params, x), rtol=1e-3, atol=1e-4)
 
 
+def test_group_norm_of_rows():
+    """By hand: standardised kernels in every layer, 16 groups of channels, each row alone."""
+    head = MLP((32,), 3, norm="group", bias=True)
+    x = np.random.default_rng(0).normal(size=(4, 5))
+    params, stats = initialise(head, KEY, jnp.array(x, jnp.float32))
+    assert stats == {}
+    params["norm1"] = {"scale": jnp.linspace(0.5, 2, 32), "bias": jnp.linspace(-1, 1, 32)}
+    kernels = [np.float64(params[name]["kernel"]) for name in ("linear1", "linear_out")]
+    one, two = ((k - k.mean(0)) / k.std(0) for k in kernels)
+    pairs = (x @ one).reshape(4, 16, 2)
+    pairs = (pairs - pairs.mean(2, keepdims=True)) / np.sqrt(pairs.var(2, keepdims=True) + 1e-5)
+    hidden = pairs.reshape(4, 32) * np.linspace(0.5, 2, 32) + np.linspace(-1, 1, 32)
+    out, _ = forward(head, params, stats, jnp.array(x, jnp.float32), train=True)
+    np.testing.assert_allclose(out["features"], np.maximum(hidden, 0) @ two, rtol=2e-3, atol=2e-3)
+
+
 def test_rematerialisation_changes_nothing():
     plain = ResNet(10, width=0.125, stem="half", stages=2)
     x = jax.random.normal(KEY, (4, 16, 16, 3))

@@ -1,13 +1,18 @@
 """A part that stands still: no update, no decay, and moments that begin when it begins to move."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
+from jaxcl import UserError
 from jaxcl.training import LARC, LARS, SGD, AdamW
 from jaxcl.training.freezing import hold_moments, hold_updates
+from jaxcl.training.step import Trainer
 
 PARAMS = {
     "encoder": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([0.5, -0.5])},
@@ -55,3 +60,33 @@ def test_a_state_apart_changes_nothing_while_all_moves():
         params = optax.apply_updates(params, updates)
     free = walk(optim, PARAMS, GRADS, RATES)[-1]
     jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-6), params, free)
+
+
+def test_a_steady_part_keeps_the_peak_rate():
+    """As an optimiser of its own at a constant rate; the others follow the schedule."""
+    optim = SGD(lr=0.4, scaling="none", epochs=3, warmup_epochs=1, steady=("last",))
+    schedule = optim.schedule(256, 2)
+
+    def moved(optim, schedule, names):
+        params = {name: PARAMS[name] for name in names}
+        transform = optim.transform(schedule, len(GRADS))
+        state = transform.init(params)
+        for grads in GRADS:
+            grads = {name: grads[name] for name in names}
+            updates, state = transform.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    both, plain = moved(optim, schedule, PARAMS), replace(optim, steady=())
+    same = lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-6)
+    jax.tree.map(same, both["last"], moved(plain, lambda step: 0.4, ["last"])["last"])
+    jax.tree.map(same, both["encoder"], moved(plain, schedule, ["encoder"])["encoder"])
+
+
+def test_a_steady_part_that_is_none_is_told():
+    optim = replace(tiny.experiment.optim, steady=("predictor",))
+    trainer = Trainer(tiny.experiment.method, optim, tiny.experiment.probe, 32, 5, 10)
+    image = np.zeros((32, 8, 8, 1), np.uint8)
+    batch = {"image": image, "label": np.zeros(32, np.int32), "index": np.arange(32)}
+    with pytest.raises(UserError, match=r"optim.steady names predictor, .* encoder, projector"):
+        jax.eval_shape(lambda: trainer.init(0, batch))

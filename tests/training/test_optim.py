@@ -160,6 +160,13 @@ def test_other_schedules(decay):
     np.testing.assert_allclose(rates, [0.5, 0.75, *down], rtol=1e-6)
 
 
+def test_steps_fall_at_epochs_120_and_160_of_200():
+    rate = SGD(lr=0.03, epochs=200, warmup_epochs=0, decay="steps").schedule(256, 7)
+    epochs = (0, 119, 120, 159, 160, 199)
+    rates = [rate(7 * epoch + (6 if epoch % 10 else 0)) for epoch in epochs]
+    np.testing.assert_allclose(rates, [0.03, 0.03, 0.003, 0.003, 0.0003, 0.0003], rtol=1e-6)
+
+
 def test_biases_are_adapted_too_if_asked():
     bias, gradient = jnp.array([1.0, -2.0]), jnp.array([0.3, 0.4])
     optim = LARS(weight_decay=0.0, adapt_all=True)

@@ -1,0 +1,43 @@
+"""BYOL, ResNet-18, CIFAR-10, lightly's 200-epoch recipe. Not run yet; published: kNN 86.8.
+
+    python train.py configs/byol_cifar10_lightly.py
+
+Their best-epoch kNN (k=200, T=0.1) at batch 512; at batch 128 it is 86.9. Their loss, half the
+negative cosines, is a quarter of this one; with lr 0.12 and weight decay 5e-4 it gives the steps
+that 0.03 and 2e-3 give here. The momentum stays at 0.99.
+"""
+
+from jaxcl import Experiment
+from jaxcl.augment import (
+    ColorJitter,
+    Flip,
+    Grayscale,
+    RandomResizedCrop,
+    Recipe,
+    Solarize,
+    View,
+)
+from jaxcl.augment.recipes import STATISTICS
+from jaxcl.data import TFDS, Data
+from jaxcl.encoders import MLP, ResNet
+from jaxcl.methods import BYOL
+from jaxcl.training import SGD
+
+CROP = RandomResizedCrop(32, (0.08, 1.0))
+OPS = (Flip(), ColorJitter(0.4, 0.4, 0.2, 0.1, impl="torchvision"), Grayscale())
+HEAD = MLP((1024,), 256, out_bias=True, kernel_init="torch")
+
+experiment = Experiment(
+    method=BYOL(
+        augment=Recipe(
+            (View(CROP, OPS), View(CROP, (*OPS, Solarize(0.2)))), 32, *STATISTICS["imagenet"]
+        ),
+        encoder=ResNet(18, stem="cifar", zero_init=False),
+        projector=HEAD,
+        predictor=HEAD,
+        momentum=0.99,
+        final_momentum=0.99,
+    ),
+    data=Data(TFDS("cifar10"), batch_size=512),
+    optim=SGD(lr=0.03, weight_decay=2e-3, decay_all=True, epochs=200, warmup_epochs=0),
+)

@@ -1,0 +1,28 @@
+"""MoCo v1, ResNet-50, ImageNet, the paper's recipe. Not run yet; published: linear top-1 60.6.
+
+    python train.py configs/moco_v1_imagenet.py --data folder-with-train-and-val
+
+Batch norm in 8 groups, as on the authors' 8 GPUs.
+"""
+
+from jaxcl import Experiment
+from jaxcl.augment import moco_v1
+from jaxcl.data import TFDS, Data
+from jaxcl.encoders import MLP, ResNet
+from jaxcl.methods import MoCo
+from jaxcl.training import SGD
+
+experiment = Experiment(
+    method=MoCo(
+        augment=moco_v1(224, inference_crop=0.875),
+        encoder=ResNet(50, groups=8, zero_init=False, dtype="bfloat16"),
+        projector=MLP((), 128, out_bias=True, kernel_init="torch"),
+        temperature=0.07,
+        queue=65536,
+        momentum=0.999,
+    ),
+    data=Data(TFDS("imagenet2012"), batch_size=256),
+    optim=SGD(
+        lr=0.03, weight_decay=1e-4, decay_all=True, epochs=200, warmup_epochs=0, decay="steps"
+    ),
+)

@@ -1,0 +1,40 @@
+"""MoCo v2+, ResNet-18, CIFAR-10, solo-learn's 1000-epoch recipe. Not run yet;
+published: linear 92.94.
+
+    python train.py configs/moco_v2_cifar10.py
+    python train.py configs/moco_v2_cifar10.py --data folder-or-zip-of-class-folders
+
+No blur, as in their scripts since the autumn of 2021; those of the summer, when the figure first
+appeared, blurred half of the views (`blur=0.5`). Batch norm over the whole batch. The jitter is
+SimCLR's at half strength, 0.4/0.4/0.4/0.1.
+"""
+
+from jaxcl import Experiment
+from jaxcl.augment import simclr
+from jaxcl.data import TFDS, Data
+from jaxcl.encoders import MLP, ResNet
+from jaxcl.methods import MoCo
+from jaxcl.training import SGD
+
+experiment = Experiment(
+    method=MoCo(
+        augment=simclr(
+            32,
+            strength=0.5,
+            blur=0.0,
+            impl="torchvision",
+            interpolation="bicubic",
+            normalize="cifar10",
+        ),
+        encoder=ResNet(18, stem="cifar", zero_init=False),
+        projector=MLP((2048,), 256, norm="none", bias=True, out_bias=True, kernel_init="torch"),
+        temperature=0.2,
+        queue=32768,
+        momentum=0.99,
+        final_momentum=0.999,
+        shuffle=False,
+        symmetric=True,
+    ),
+    data=Data(TFDS("cifar10"), batch_size=256),
+    optim=SGD(lr=0.3, weight_decay=1e-4, decay_all=True, epochs=1000, warmup_epochs=10),
+)

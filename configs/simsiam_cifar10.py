@@ -1,0 +1,42 @@
+"""SimSiam, ResNet-18, CIFAR-10, solo-learn's 1000-epoch recipe. Not run yet;
+published: linear 90.51.
+
+    python train.py configs/simsiam_cifar10.py
+    python train.py configs/simsiam_cifar10.py --data folder-or-zip-of-class-folders
+
+Blocks start as the identity. No blur, as in their scripts since the autumn of 2021; those of the
+summer, when the figure first appeared, blurred half of the views (`blur=0.5`). The jitter is
+SimCLR's at half strength, 0.4/0.4/0.4/0.1.
+"""
+
+from jaxcl import Experiment
+from jaxcl.augment import simclr
+from jaxcl.data import TFDS, Data
+from jaxcl.encoders import MLP, ResNet
+from jaxcl.methods import SimSiam
+from jaxcl.training import SGD
+
+experiment = Experiment(
+    method=SimSiam(
+        augment=simclr(
+            32,
+            strength=0.5,
+            blur=0.0,
+            impl="torchvision",
+            interpolation="bicubic",
+            normalize="cifar10",
+        ),
+        encoder=ResNet(18, stem="cifar"),
+        projector=MLP((2048, 2048), 2048, final_norm="plain", kernel_init="torch"),
+        predictor=MLP((512,), 2048, out_bias=True, kernel_init="torch"),
+    ),
+    data=Data(TFDS("cifar10"), batch_size=256),
+    optim=SGD(
+        lr=0.5,
+        weight_decay=1e-5,
+        decay_all=True,
+        epochs=1000,
+        warmup_epochs=10,
+        steady=("predictor",),
+    ),
+)
