@@ -115,7 +115,8 @@ class Method:
     def frozen(self, progress: Progress) -> dict[str, Bool[Array, ""]]:
         """Parts of `params` that may stand still, by name, and whether they do at this step.
 
-        Neither gradient nor decay moves them then, and their optimiser's moments stay.
+        Neither gradient nor decay nor `constrain` moves them then, and their optimiser's moments
+        stay.
         """
         return {}
 

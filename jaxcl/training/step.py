@@ -8,7 +8,7 @@ import optax
 
 from jaxcl.methods import Aux, Batch, Kept, Method, Phase, Progress
 from jaxcl.methods.slow import follow
-from jaxcl.training.freezing import hold_moments, hold_updates
+from jaxcl.training.freezing import hold_moments, hold_parts
 from jaxcl.training.monitors import monitors
 from jaxcl.training.optim import Optim
 from jaxcl.training.probe import PROBE_METRICS, LinearProbe, Probe, init_probe, train_probe
@@ -106,8 +106,8 @@ class Trainer:
             (loss, aux), grads = jax.value_and_grad(value, has_aux=True)(trained)
             updates, moments = transform.update(grads, optim[phase.name], trained)
             optim[phase.name] = hold_moments(optim[phase.name], moments, still)
-            moved = optax.apply_updates(trained, hold_updates(updates, still))
-            params = self.method.constrain({**params, **moved})
+            moved = self.method.constrain({**params, **optax.apply_updates(trained, updates)})
+            params = hold_parts(params, moved, still)
             memory = aux.memory
             metrics["loss" if len(phases) == 1 else f"loss_{phase.name}"] = loss
             metrics["gradient_norm"] = optax.tree.norm(grads)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxcl.training import LARC, LARS, SGD, AdamW
-from jaxcl.training.freezing import hold_moments, hold_updates
+from jaxcl.training.freezing import hold_moments, hold_parts
 
 PARAMS = {
     "encoder": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "bias": jnp.array([0.5, -0.5])},
@@ -24,7 +24,7 @@ def walk(optim, params, grads, rates, still_for=0):
         still = {"last": jnp.array(step < still_for)}
         updates, moved = transform.update(g, state, params)
         state = hold_moments(state, moved, still)
-        params = optax.apply_updates(params, hold_updates(updates, still))
+        params = hold_parts(params, optax.apply_updates(params, updates), still)
         path.append(params)
     return path
 
