@@ -108,7 +108,7 @@ def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -
     shapes = _shapes(path)
     trainer = Trainer(
         experiment.method, experiment.optim, experiment.probe, experiment.data.batch_size,
-        shapes["steps_per_epoch"], len(shapes["classes"]),
+        shapes["steps_per_epoch"], len(shapes["classes"]), shapes.get("examples", 0),
     )  # fmt: skip
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
@@ -128,7 +128,12 @@ def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -
 
 
 def save_shapes(
-    path: Path, *, batch: dict[str, Any], classes: tuple[str, ...], steps_per_epoch: int
+    path: Path,
+    *,
+    batch: dict[str, Any],
+    classes: tuple[str, ...],
+    steps_per_epoch: int,
+    examples: int,
 ) -> None:
     """Keeps what the weights' shapes depend on beside the config, so that loading needs no data."""
     stored = {
@@ -136,6 +141,7 @@ def save_shapes(
         "crops": [list(c.shape[1:]) for c in batch.get("crops", ())],
         "classes": list(classes),
         "steps_per_epoch": steps_per_epoch,
+        "examples": examples,
     }
     (path / SHAPES).write_text(json.dumps(stored, indent=1) + "\n")
 

@@ -98,7 +98,7 @@ class _Run:
         self.total = experiment.optim.epochs * self.per_epoch
         self.trainer = Trainer(
             experiment.method, experiment.optim, experiment.probe, experiment.data.batch_size,
-            self.per_epoch, len(self.examples.classes),
+            self.per_epoch, len(self.examples.classes), len(self.examples),
         )  # fmt: skip
         self.schedule = self.trainer.schedule
         self.compiled: dict[int, Any] = {}
@@ -110,8 +110,9 @@ class _Run:
         one = jax.eval_shape(self._batch, self.feed.constants, first)
         if self.main:
             save_shapes(
-                self.run, batch=one, classes=self.examples.classes, steps_per_epoch=self.per_epoch
-            )
+                self.run, batch=one, classes=self.examples.classes,
+                steps_per_epoch=self.per_epoch, examples=len(self.examples),
+            )  # fmt: skip
         everywhere = replicated(self.mesh)
         init = jax.jit(self._init, out_shardings=everywhere)
         abstract = jax.eval_shape(init, self.feed.constants, first)
@@ -294,7 +295,8 @@ class _Run:
 
             self.embedders[represent] = Embedder(run, mesh=self.mesh)
         side = inference_side(self.experiment.data, self.experiment.method.augment, self.examples)
-        return self.embedders[represent].split(state, self.examples, side)
+        options = {"max_bad": self.experiment.data.max_bad, "leave_out": False}
+        return self.embedders[represent].split(state, self.examples, side, **options)
 
     @cached_property
     def judge(self) -> Judge:

@@ -27,6 +27,8 @@ class Trainer:
     steps_per_epoch: int
     classes: int
     """Classes of the labels; 0 where there are none."""
+    examples: int = 0
+    """Images of the training set."""
 
     def progress(self, step: Int[Array, ""] | int) -> Progress:
         """Where the run stands after so many steps."""
@@ -43,6 +45,8 @@ class Trainer:
         init_key, views_key, run_key = jax.random.split(root, 3)
         views = self.method.views(views_key, batch)
         params, memory = self.method.init(init_key, views)
+        bank_key = jax.random.fold_in(init_key, 1)
+        memory = self.method.per_example(bank_key, memory, self.examples)
         transform = self._transform()
         state = State(
             step=jnp.zeros([], jnp.int32),
