@@ -57,8 +57,9 @@ class Embedder:
         parts = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
-            # Every batch has one shape, so that one compilation serves them all.
-            padded = np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
+            # Every batch has one shape, so that one compilation serves them all; a short one is
+            # repeated, so that its batch statistics are those of its own images.
+            padded = part[np.arange(size) % len(part)]
             placed = jnp.asarray(padded) if self._rows is None else self._place(padded)
             parts.append(np.asarray(self._run(variables, placed)[output])[: len(part)])
         return np.concatenate(parts)

@@ -30,8 +30,8 @@ Represent = Callable[[PyTree, PyTree, Batch], dict[str, Array]]
 """(params, memory, batch of plain images) -> {"features": [n, d], ...}, as `Method.represent`."""
 
 Embed = Callable[[Represent], tuple[Float[Array, "n d"], Int[Array, "n"]]]
-"""Runs such a function over the whole training set: features and labels, row i those of the
-example whose "index" is i; an unreadable image is black, without label."""
+"""Runs such a function over the whole training set, in shuffled batches: features and labels, row
+i those of the example whose "index" is i. An unreadable image is black, without label."""
 
 
 class Aux(NamedTuple):

@@ -26,7 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxcl.data import Examples, Feed, open_feed
+from jaxcl.data import Examples, Feed, Subset, open_feed
+from jaxcl.data.order import epoch_order
 from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder, inference_side
 from jaxcl.experiment import CONFIG, Experiment, check, differences, save_config
@@ -295,8 +296,12 @@ class _Run:
 
             self.embedders[represent] = Embedder(run, mesh=self.mesh)
         side = inference_side(self.experiment.data, self.experiment.method.augment, self.examples)
+        order = epoch_order(self.experiment.train.seed, 0, len(self.examples))
+        shuffled = Subset(self.examples, order)
         options = {"max_bad": self.experiment.data.max_bad, "leave_out": False}
-        return self.embedders[represent].split(state, self.examples, side, **options)
+        features, labels = self.embedders[represent].split(state, shuffled, side, **options)
+        places = np.argsort(order)
+        return features[places], labels[places]
 
     @cached_property
     def judge(self) -> Judge:
