@@ -145,7 +145,7 @@ def test_a_queue_waits_for_its_epoch_is_read_before_it_is_written_and_wraps():
 
 
 SMALL = replace(
-    METHOD, augment=RECIPE, projector=MLP((8,), 4, bias=True, out_bias=True), queue=32,
+    METHOD, augment=RECIPE, projector=MLP((32,), 4, bias=True, out_bias=True), queue=32,
     freeze_epochs=1.0,
 )  # fmt: skip
 
