@@ -105,7 +105,7 @@ def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -
     shapes = _shapes(path)
     trainer = Trainer(
         experiment.method, experiment.optim, experiment.probe, experiment.data.batch_size,
-        shapes["steps_per_epoch"], len(shapes["classes"]),
+        shapes["steps_per_epoch"], len(shapes["classes"]), shapes.get("examples", 0),
     )  # fmt: skip
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     begin = jax.jit(_initial(trainer, experiment, path))
@@ -125,11 +125,21 @@ def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -
 
 
 def save_shapes(
-    path: Path, *, batch: dict[str, Any], classes: tuple[str, ...], steps_per_epoch: int
+    path: Path,
+    *,
+    batch: dict[str, Any],
+    classes: tuple[str, ...],
+    steps_per_epoch: int,
+    examples: int,
 ) -> None:
     """Keeps what the weights' shapes depend on beside the config, so that loading needs no data."""
     fields = jax.tree.map(lambda array: [str(array.dtype), *array.shape], batch)
-    stored = {"batch": fields, "classes": list(classes), "steps_per_epoch": steps_per_epoch}
+    stored = {
+        "batch": fields,
+        "classes": list(classes),
+        "steps_per_epoch": steps_per_epoch,
+        "examples": examples,
+    }
     (path / SHAPES).write_text(json.dumps(stored, indent=1) + "\n")
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxcl.data.digits import Digits
-from jaxcl.data.examples import Examples, Resized, SplitName
+from jaxcl.data.examples import Examples, Resized, SplitName, Subset
 from jaxcl.data.loading import MAX_BAD, batches_of
 from jaxcl.data.order import steps_per_epoch
 from jaxcl.data.pixels import Crop
@@ -60,9 +60,14 @@ class Data(Section):
     def open(self, train: Examples, method: Any, *, seed: int, mesh: jax.sharding.Mesh) -> Feed:
         return open_feed(self, train, method.augment, seed=seed, mesh=mesh)
 
-    def passes(self, split: Examples, method: Any) -> Iterator[tuple[Arrays, Int[NumpyArray, "b"]]]:
+    def passes(
+        self, split: Examples, method: Any, rows: Int[NumpyArray, "m"] | None = None
+    ) -> Iterator[tuple[Arrays, Int[NumpyArray, "b"]]]:
         side = self.side(split, method.augment)
-        for images, labels in batches_of(split, AT_ONCE, side, max_bad=self.max_bad):
+        chosen = split if rows is None else Subset(split, rows)
+        for images, labels in batches_of(
+            chosen, AT_ONCE, side, max_bad=self.max_bad, leave_out=rows is None
+        ):
             yield {"image": _filled(images)}, labels
 
     def batches(
@@ -118,9 +123,9 @@ def pixels(given: Any, channels: int) -> UInt8[NumpyArray, "n h w c"]:
 
 
 def _filled(images: NumpyArray) -> NumpyArray:
-    """Every batch has one shape, so that one compilation serves them all."""
-    surplus = np.repeat(images[:1], AT_ONCE - len(images), axis=0)
-    filled: NumpyArray = np.concatenate([images, surplus])
+    """Every batch has one shape, so that one compilation serves them all; a short one is repeated,
+    so that its batch statistics, where they are used, are those of its own images."""
+    filled: NumpyArray = images[np.arange(AT_ONCE) % len(images)]
     return filled
 
 

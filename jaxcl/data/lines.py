@@ -71,14 +71,15 @@ class Text(Section):
         return TextFeed(self, train, seed=seed, mesh=mesh)
 
     def passes(
-        self, split: "Sentences", method: Any
+        self, split: "Sentences", method: Any, rows: Int[NumpyArray, "m"] | None = None
     ) -> Iterator[tuple[Arrays, Int[NumpyArray, "b"]]]:
         size = max(1, best_batch_tokens() // self.max_length)
-        for start in range(0, len(split), size):
-            rows = [split.tokens(i) for i in range(start, min(start + size, len(split)))]
-            length = padded_length(max(map(len, rows)), self.max_length)
-            ids, lengths = padded(rows, size, length)
-            yield {"ids": ids, "lengths": lengths}, np.full(len(rows), -1, np.int32)
+        order = np.arange(len(split)) if rows is None else rows
+        for start in range(0, len(order), size):
+            part = [split.tokens(int(i)) for i in order[start : start + size]]
+            length = padded_length(max(map(len, part)), self.max_length)
+            ids, lengths = padded(part, size, length)
+            yield {"ids": ids, "lengths": lengths}, np.full(len(part), -1, np.int32)
 
     def batches(
         self, inputs: Any, method: Any, like: Arrays, home: Path | None

@@ -146,6 +146,7 @@ def batches_of(
     image_size: int | None = None,
     *,
     max_bad: float = MAX_BAD,
+    leave_out: bool = True,
     threads: int | None = None,
 ) -> Iterator[tuple[UInt8[NumpyArray, "b h w c"], Int[NumpyArray, "b"]]]:
     """One pass over a split in order, for sets that do not fit in memory or differ in size.
@@ -154,9 +155,11 @@ def batches_of(
 
     Args:
       examples: the split.
-      batch_size: images in a batch; the last one, and one with unreadable images, hold fewer.
+      batch_size: images in a batch; the last one, and one that leaves images out, hold fewer.
       image_size: shorter side in pixels, then centre crop; needed where sizes differ.
-      max_bad: share of unreadable images tolerated; they are left out.
+      max_bad: share of unreadable images tolerated.
+      leave_out: unreadable images; if not, they are black and without label, so that row i of the
+        whole pass is example i.
       threads: how many decode at once; None for one per core.
 
     Yields:
@@ -188,6 +191,8 @@ def batches_of(
             missing = [first + place for place, one in enumerate(found) if one is None]
             if missing:
                 bad.add(np.array(missing))
+            if not leave_out:
+                found = [(np.zeros(shape, np.uint8), -1) if one is None else one for one in found]
             whole = [one for one in found if one is not None]
             for pixels, _ in whole:
                 if pixels.shape != shape:

@@ -109,8 +109,16 @@ class Section(ABC):
         """
 
     @abstractmethod
-    def passes(self, split: Any, method: Any) -> Iterator[tuple[Arrays, Int[NumpyArray, "b"]]]:
-        """One pass over a split in order, as inference sees it.
+    def passes(
+        self, split: Any, method: Any, rows: Int[NumpyArray, "m"] | None = None
+    ) -> Iterator[tuple[Arrays, Int[NumpyArray, "b"]]]:
+        """One pass over a split, as inference sees it.
+
+        Args:
+          split: the examples.
+          method: as in `open`.
+          rows: these ones in this order, an unreadable one blank and without label; None: all that
+            can be read, in their order.
 
         Yields:
           arrays of few shapes, whose surplus rows are padding; labels of the others.

@@ -1,6 +1,7 @@
 """Methods: one page each."""
 
 from jaxcl.methods.byol import BYOL
+from jaxcl.methods.deepcluster import DeepClusterV2
 from jaxcl.methods.distil import Distil
 from jaxcl.methods.fine_tune import FineTune
 from jaxcl.methods.method import Aux, Batch, Embed, Kept, Method, Phase, Represent
@@ -10,11 +11,13 @@ from jaxcl.methods.simclr import SimCLR
 from jaxcl.methods.simclr_v2 import SimCLRv2
 from jaxcl.methods.simcse import SimCSE
 from jaxcl.methods.simsiam import SimSiam
+from jaxcl.methods.swav import SwAV
 
 __all__ = [
     "BYOL",
     "Aux",
     "Batch",
+    "DeepClusterV2",
     "Distil",
     "Embed",
     "FineTune",
@@ -28,4 +31,5 @@ __all__ = [
     "SimCLRv2",
     "SimCSE",
     "SimSiam",
+    "SwAV",
 ]

@@ -2,7 +2,7 @@
 
 The loop calls these hooks and never asks which method it runs:
 
-    init -> start -> at epoch starts: on_epoch
+    init -> per_example -> start -> at epoch starts: on_epoch
                      for each batch: views -> for each phase: loss, constrain -> after_step
 
 Everything but `start` and `on_epoch` is traced once; shapes never change.
@@ -30,7 +30,8 @@ Represent = Callable[[PyTree, PyTree, Batch], dict[str, Array]]
 """(params, memory, batch of plain images) -> {"features": [n, d], ...}, as `Method.represent`."""
 
 Embed = Callable[[Represent], tuple[Float[Array, "n d"], Int[Array, "n"]]]
-"""Runs such a function over the whole training set: features and labels, in the set's order."""
+"""Runs such a function over the whole training set, in shuffled batches: features and labels, row
+i those of the example whose "index" is i. An unreadable image is black, without label."""
 
 
 class Aux(NamedTuple):
@@ -88,6 +89,16 @@ class Method:
         """Parameters by name ("encoder", "projector", ...) and memory, for such views."""
         raise NotImplementedError
 
+    def per_example(self, key: Key, memory: PyTree, examples: int) -> PyTree:
+        """Memory with a place for each of so many training examples, found by its "index".
+
+        Called with the memory that `init` made, before the first step; for banks and assignments.
+
+        Raises:
+          UserError: the set is too small for the method.
+        """
+        return memory
+
     def start(self, params: PyTree, memory: PyTree) -> tuple[PyTree, PyTree]:
         """Both as a fresh run begins with them: where weights come from another run or a file.
 
@@ -115,7 +126,8 @@ class Method:
     def frozen(self, progress: Progress) -> dict[str, Bool[Array, ""]]:
         """Parts of `params` that may stand still, by name, and whether they do at this step.
 
-        Neither gradient nor decay moves them then, and their optimiser's moments stay.
+        Neither gradient nor decay nor `constrain` moves them then, and their optimiser's moments
+        stay.
         """
         return {}
 

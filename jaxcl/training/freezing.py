@@ -38,9 +38,15 @@ def apart(
     return optax.partition(own, labels)
 
 
-def hold_updates(updates: PyTree, still: dict[str, Bool[Array, ""]]) -> PyTree:
-    """The updates, zero for the parts that stand still."""
-    return {name: _where(still.get(name), jnp.zeros_like, part) for name, part in updates.items()}
+def hold_parts(before: PyTree, after: PyTree, still: dict[str, Bool[Array, ""]]) -> PyTree:
+    """The parameters after a step, as they were before it where they stand still."""
+
+    def held(name: str, part: PyTree) -> PyTree:
+        if name not in still:
+            return part
+        return jax.tree.map(lambda old, new: jnp.where(still[name], old, new), before[name], part)
+
+    return {name: held(name, part) for name, part in after.items()}
 
 
 def hold_moments(before: PyTree, after: PyTree, still: dict[str, Bool[Array, ""]]) -> PyTree:
@@ -69,9 +75,3 @@ def _is_parted(state: Any) -> bool:
 def _is_clock(state: Any) -> bool:
     """Whether it is the state of a schedule, which counts steps and nothing else."""
     return getattr(state, "_fields", None) == ("count",)
-
-
-def _where(still: Bool[Array, ""] | None, otherwise: Any, part: PyTree) -> PyTree:
-    if still is None:
-        return part
-    return jax.tree.map(lambda x: jnp.where(still, otherwise(x), x), part)

@@ -27,6 +27,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcl.data import Feed
+from jaxcl.data.order import epoch_order
 from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
 from jaxcl.experiment import CONFIG, Experiment, check, differences, save_config
@@ -99,7 +100,7 @@ class _Run:
         self.total = experiment.optim.epochs * self.per_epoch
         self.trainer = Trainer(
             experiment.method, experiment.optim, experiment.probe, experiment.data.batch_size,
-            self.per_epoch, len(self.examples.classes),
+            self.per_epoch, len(self.examples.classes), len(self.examples),
         )  # fmt: skip
         self.schedule = self.trainer.schedule
         self.compiled: dict[Any, Any] = {}
@@ -118,8 +119,9 @@ class _Run:
         one = jax.eval_shape(self._batch, self.feed.constants, first)
         if self.main:
             save_shapes(
-                self.run, batch=one, classes=self.examples.classes, steps_per_epoch=self.per_epoch
-            )
+                self.run, batch=one, classes=self.examples.classes,
+                steps_per_epoch=self.per_epoch, examples=len(self.examples),
+            )  # fmt: skip
             experiment.data.keep(self.run)
         everywhere = replicated(self.mesh)
         init = jax.jit(self._init, out_shardings=everywhere)
@@ -304,8 +306,12 @@ class _Run:
                 return represent(state.params, state.memory, batch)
 
             self.embedders[represent] = Embedder(run, mesh=self.mesh)
-        passes = self.experiment.data.passes(self.examples, self.experiment.method)
-        return self.embedders[represent].split(state, passes)
+        # Shuffled, so that a batch's statistics, where they are used, are like those of training.
+        order = epoch_order(self.experiment.train.seed, 0, len(self.examples))
+        passes = self.experiment.data.passes(self.examples, self.experiment.method, order)
+        features, labels = self.embedders[represent].split(state, passes)
+        places = np.argsort(order)
+        return features[places], labels[places]
 
     def _evaluate(self, state: State, step: int) -> float:
         """Writes how good the features are now; returns what "best" means."""

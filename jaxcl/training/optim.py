@@ -170,7 +170,7 @@ class LARS(Optim):
 class LARC(Optim):
     """LARS whose adapted rate never exceeds the learning rate, as solo-learn uses on CIFAR.
 
-    Biases and norm parameters take plain momentum steps without decay.
+    Biases and norm parameters take plain momentum steps without decay, unless `adapt_all`.
 
     Reference: NVIDIA Apex LARC; vturrisi/solo-learn, solo/utils/lars.py.
     """
@@ -179,11 +179,13 @@ class LARC(Optim):
     """Share of the last update that is kept."""
     trust: float = 0.02
     """Step length as a share of the weight norm."""
+    adapt_all: bool = False
+    """Adapt and decay biases and norm parameters too."""
 
     def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
         adapt = scale_by_clipped_trust(schedule, self.trust, self.weight_decay)
         return optax.chain(
-            optax.masked(adapt, matrices),
+            adapt if self.adapt_all else optax.masked(adapt, matrices),
             optax.trace(self.momentum),
             optax.scale_by_learning_rate(schedule),
         )
@@ -202,6 +204,28 @@ class SGD(Optim):
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay, mask=self._decayed),
             optax.sgd(schedule, momentum=self.momentum, nesterov=self.nesterov),
+        )
+
+
+@dataclass(frozen=True)
+class Adam(Optim):
+    """Adam whose weight decay enters the gradient, as in PyTorch's Adam."""
+
+    lr: float = 1e-3
+    """Base learning rate, before scaling."""
+    weight_decay: float = 0.0
+    """Strength of the weight decay."""
+    b1: float = 0.9
+    """Share of the gradients' mean that is kept."""
+    b2: float = 0.999
+    """Share of their mean square that is kept."""
+    eps: float = 1e-8
+    """Added to the root of the mean square."""
+
+    def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask=self._decayed),
+            optax.adam(schedule, self.b1, self.b2, self.eps),
         )
 
 

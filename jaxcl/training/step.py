@@ -9,7 +9,7 @@ import optax
 from jaxcl.errors import UserError
 from jaxcl.methods import Aux, Batch, Kept, Method, Phase, Progress
 from jaxcl.methods.slow import follow
-from jaxcl.training.freezing import hold_moments, hold_updates
+from jaxcl.training.freezing import hold_moments, hold_parts
 from jaxcl.training.monitors import monitors
 from jaxcl.training.optim import Optim
 from jaxcl.training.probe import PROBE_METRICS, LinearProbe, Watch, init_probe, train_probe
@@ -28,6 +28,8 @@ class Trainer:
     steps_per_epoch: int
     classes: int
     """Classes of the labels; 0 where there are none."""
+    examples: int = 0
+    """Images of the training set."""
 
     def progress(self, step: Int[Array, ""] | int) -> Progress:
         """Where the run stands after so many steps."""
@@ -49,6 +51,8 @@ class Trainer:
                 f"optim.steady names {', '.join(sorted(unknown))}, and the parameters' parts are "
                 f"{', '.join(sorted(params))}"
             )
+        bank_key = jax.random.fold_in(init_key, 1)
+        memory = self.method.per_example(bank_key, memory, self.examples)
         transform = self._transform()
         state = State(
             step=jnp.zeros([], jnp.int32),
@@ -114,8 +118,8 @@ class Trainer:
             (loss, aux), grads = jax.value_and_grad(value, has_aux=True)(trained)
             updates, moments = transform.update(grads, optim[phase.name], trained)
             optim[phase.name] = hold_moments(optim[phase.name], moments, still)
-            moved = optax.apply_updates(trained, hold_updates(updates, still))
-            params = self.method.constrain({**params, **moved})
+            moved = self.method.constrain({**params, **optax.apply_updates(trained, updates)})
+            params = hold_parts(params, moved, still)
             memory = aux.memory
             metrics["loss" if len(phases) == 1 else f"loss_{phase.name}"] = loss
             metrics["gradient_norm"] = optax.tree.norm(grads)

@@ -52,6 +52,13 @@ def test_damaged_images_are_left_out_up_to_a_share(files: Files, write_zip: Writ
     np.testing.assert_array_equal(images, [examples.image(i) for i in kept])
     parts = list(batches_of(examples, 5, max_bad=0.2))
     np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), images)
+    placed = list(batches_of(examples, 5, max_bad=0.2, leave_out=False))
+    assert [len(part[1]) for part in placed] == [5, 5, 5, 5, 4]
+    black, labels = (np.concatenate(parts) for parts in zip(*placed, strict=True))
+    np.testing.assert_array_equal(black[kept], images)
+    gone = np.setdiff1d(np.arange(24), kept)
+    assert not black[gone].any()
+    np.testing.assert_array_equal(labels[gone], -1)
     message = "3 of 24 images cannot be decoded (first: cat/00.jpg), 12 % > data.max_bad=11 %"
     with pytest.raises(UserError, match=re.escape(message)):
         load_split(examples, max_bad=0.11)

@@ -11,7 +11,7 @@ import tiny
 
 from jaxcl import UserError
 from jaxcl.training import LARC, LARS, SGD, AdamW
-from jaxcl.training.freezing import hold_moments, hold_updates
+from jaxcl.training.freezing import hold_moments, hold_parts
 from jaxcl.training.step import Trainer
 
 PARAMS = {
@@ -29,7 +29,7 @@ def walk(optim, params, grads, rates, still_for=0):
         still = {"last": jnp.array(step < still_for)}
         updates, moved = transform.update(g, state, params)
         state = hold_moments(state, moved, still)
-        params = optax.apply_updates(params, hold_updates(updates, still))
+        params = hold_parts(params, optax.apply_updates(params, updates), still)
         path.append(params)
     return path
 

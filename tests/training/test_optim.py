@@ -8,7 +8,7 @@ import pytest
 from golden import A, B, C
 
 from jaxcl.errors import UserError
-from jaxcl.training import LARC, LARS, SGD, AdamW
+from jaxcl.training import LARC, LARS, SGD, Adam, AdamW
 
 
 def walk(optim, params, grads, rates):
@@ -96,7 +96,19 @@ def test_sgd_couples_decay_and_adamw_does_not():
     np.testing.assert_allclose(adam, w - 0.2 * (np.sign(g) + 0.1 * w), rtol=1e-5)
 
 
-@pytest.mark.parametrize("optim", [SGD(), AdamW(), LARS()])
+def test_adam_decays_within_the_gradient():
+    """Decay goes through both means; after one step only its sign would be left."""
+    w, m, v = A[:2].copy(), 0.0, 0.0
+    for number, g in enumerate([B[:2], C[:2]], 1):
+        g = g + 0.5 * w
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        w = w - 0.2 * (m / (1 - 0.9**number)) / (np.sqrt(v / (1 - 0.999**number)) + 1e-8)
+    grads = [jnp.array(B[:2]), jnp.array(C[:2])]
+    moved = walk(Adam(weight_decay=0.5), jnp.array(A[:2]), grads, [0.2, 0.2])
+    np.testing.assert_allclose(moved, w, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optim", [SGD(), Adam(), AdamW(), LARS()])
 def test_decay_leaves_vectors_out_unless_asked(optim):
     from dataclasses import replace
 
@@ -173,3 +185,6 @@ def test_biases_are_adapted_too_if_asked():
     moved = walk(optim, bias, [gradient], [1.0])
     step = 0.001 * np.sqrt(5) / 0.5 * gradient
     np.testing.assert_allclose(moved, bias - step, rtol=1e-5)
+    ratio = 0.02 * np.sqrt(5) / (0.5 + 0.1 * np.sqrt(5))
+    moved = walk(LARC(weight_decay=0.1, adapt_all=True), bias, [gradient], [1.0])
+    np.testing.assert_allclose(moved, bias - ratio * (gradient + 0.1 * bias), rtol=1e-5)

@@ -1,0 +1,33 @@
+"""SwAV, ResNet-18, CIFAR-10, solo-learn's 1000-epoch recipe. Not run yet; published: linear 89.17.
+
+    python train.py configs/swav_cifar10.py
+    python train.py configs/swav_cifar10.py --data folder-or-zip-of-class-folders
+
+The settings of the runs behind the published figure: two views without blur, biases and norms
+adapted like kernels, a learning rate that ends at 6e-4.
+"""
+
+from jaxcl import Experiment
+from jaxcl.augment import simclr
+from jaxcl.data import TFDS, Data
+from jaxcl.encoders import MLP, Prototypes, ResNet
+from jaxcl.methods import SwAV
+from jaxcl.training import LARC
+
+experiment = Experiment(
+    method=SwAV(
+        augment=simclr(
+            32, blur=0.0, impl="torchvision", interpolation="bicubic", normalize="cifar10"
+        ),
+        encoder=ResNet(18, stem="cifar", zero_init=False),
+        projector=MLP((2048,), 128, bias=True, out_bias=True, kernel_init="torch"),
+        prototypes=Prototypes(3000),
+        freeze_epochs=2,
+        queue=3840,
+        queue_epoch=50,
+    ),
+    data=Data(TFDS("cifar10"), batch_size=256),
+    optim=LARC(
+        lr=0.6, weight_decay=1e-6, epochs=1000, warmup_epochs=10, final=1e-3, adapt_all=True
+    ),
+)
