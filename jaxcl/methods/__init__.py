@@ -1,5 +1,6 @@
 """Methods: one page each."""
 
+from jaxcl.methods.dino import DINO
 from jaxcl.methods.distil import Distil
 from jaxcl.methods.fine_tune import FineTune
 from jaxcl.methods.method import Aux, Batch, Embed, Kept, Method, Phase, Represent
@@ -8,6 +9,6 @@ from jaxcl.methods.simclr import SimCLR
 from jaxcl.methods.simclr_v2 import SimCLRv2
 
 __all__ = [
-    "Aux", "Batch", "Distil", "Embed", "FineTune", "Kept", "Method", "Phase", "Progress",
+    "DINO", "Aux", "Batch", "Distil", "Embed", "FineTune", "Kept", "Method", "Phase", "Progress",
     "Represent", "SimCLR", "SimCLRv2",
 ]  # fmt: skip
