@@ -7,8 +7,9 @@ from jaxcl.methods.method import Aux, Batch, Embed, Kept, Method, Phase, Represe
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.simclr import SimCLR
 from jaxcl.methods.simclr_v2 import SimCLRv2
+from jaxcl.methods.sup_con import SupCon
 
 __all__ = [
     "DINO", "Aux", "Batch", "Distil", "Embed", "FineTune", "Kept", "Method", "Phase", "Progress",
-    "Represent", "SimCLR", "SimCLRv2",
+    "Represent", "SimCLR", "SimCLRv2", "SupCon",
 ]  # fmt: skip
