@@ -5,7 +5,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from jaxcl.augment.op import Op, Scalar, check_share, join, sometimes, split, uniforms
+from jaxcl.augment.op import Op, Scalar, check_share, join, settle, sometimes, split, uniforms
 from jaxcl.errors import UserError
 from jaxcl.typing import Array, Float, Key
 
@@ -264,4 +264,5 @@ class Solarize(Op):
 
     def __call__(self, key: Key, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         (coin,) = uniforms(key, 1)
+        image = join([settle(plane) for plane in split(image)])
         return sometimes(coin, self.p, solarize(image, self.threshold), image)

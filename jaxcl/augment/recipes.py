@@ -16,6 +16,7 @@ Other recipes are these with arguments: solo-learn's symmetric one for CIFAR-10 
 `simclr(32, strength=0.5, blur=0.0, impl="torchvision", normalize="cifar10")`.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 from jaxcl.augment.color import ColorJitter, Grayscale, Impl, Solarize
@@ -136,10 +137,13 @@ def dino(
     local: int = 8,
     global_scale: float = 0.4,
     local_scale: float = 0.05,
+    blur: bool = True,
     normalize: Normalize | None = "imagenet",
     inference_crop: float = 1.0,
 ) -> Recipe:
     """Two uneven global views of area over `global_scale`, then `local` small ones below it.
+
+    For CIFAR-10 without `blur`.
 
     Reference: Caron et al. 2021, arXiv:2104.14294, and its code.
     """
@@ -149,6 +153,9 @@ def dino(
     views = [View(wide, ops) for ops in _uneven(jitter)]
     if local:
         views.append(View(narrow, (Flip(), jitter, Grayscale(), Blur(0.5)), copies=local))
+    if not blur:
+        sharp = lambda view: tuple(op for op in view.ops if not isinstance(op, Blur))
+        views = [replace(view, ops=sharp(view)) for view in views]
     return _recipe(tuple(views), size, normalize, inference_crop)
 
 

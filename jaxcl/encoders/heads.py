@@ -18,23 +18,30 @@ class Prototypes(nn.Module):
     """Scores of rows against learned prototypes, the columns of a kernel without bias.
 
     SwAV keeps the stored columns at length 1: its method calls `unit_columns` on the parameters
-    before each step, and `unit` stays false, so that gradients are those of free columns.
+    before each step, and `unit` stays false, so that gradients are those of free columns. DINO's
+    last layer is `Prototypes(65536, unit=True, unit_inputs=True)`: cosines.
 
-    Reference: Caron et al. 2020, arXiv:2006.09882.
+    References: Caron et al. 2020, arXiv:2006.09882; Caron et al. 2021, arXiv:2104.14294.
     """
 
     count: int = 3000
     unit: bool = False
     """Scale each prototype to length 1 on use."""
+    unit_inputs: bool = False
+    """Scale each row to length 1 first."""
+    train_gain: bool = False
+    """Train a factor of each prototype, from 1."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the product's factors; the scores are float32."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n d"], train: bool) -> dict[str, Any]:
-        """Rows [n, d], taken as they are -> features: scores [n, count], float32."""
+        """Rows [n, d] -> features: scores [n, count], float32."""
         kernel = self.param("kernel", INITS["torch"], (x.shape[-1], self.count), jnp.float32)
         kernel = unit_columns(kernel) if self.unit else kernel
-        return {"features": _product(x, kernel, self.dtype)}
+        if self.train_gain:
+            kernel = kernel * self.param("gain", nn.initializers.ones, (self.count,), jnp.float32)
+        return {"features": _product(unit_rows(x) if self.unit_inputs else x, kernel, self.dtype)}
 
 
 def unit_columns(params: PyTree) -> PyTree:

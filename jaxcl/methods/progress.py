@@ -32,3 +32,16 @@ def cosine(progress: Progress, start: float, end: float) -> Float[Array, ""]:
     """
     share = jnp.minimum(progress.step / progress.total, 1.0)
     return end - (end - start) * (1 + jnp.cos(jnp.pi * share)) / 2
+
+
+def ramp(progress: Progress, start: float, end: float, epochs: int) -> Float[Array, ""]:
+    """From `start` in the first epoch in equal steps to `end` in the last of `epochs`; then `end`.
+
+    Constant within an epoch: np.linspace(start, end, epochs)[epoch], DINO's teacher temperature.
+
+    Reference: Caron et al. 2021, arXiv:2104.14294, and its code.
+    """
+    if not epochs:
+        return jnp.asarray(end, jnp.float32)
+    share = jnp.minimum(progress.epoch / max(epochs - 1, 1), 1.0)
+    return start + (end - start) * share

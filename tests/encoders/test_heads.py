@@ -79,6 +79,18 @@ def test_dino_head_with_a_trained_gain_and_batch_norm():
     assert set(stats["mlp"]) == {"norm1", "norm2"}
 
 
+def test_dino_head_is_a_network_and_prototypes_of_length_one():
+    """From its narrow rows on, at any length: DINO's method freezes the last layer by itself."""
+    x = rows(5, 3)
+    params, _ = start(SMALL.clone(train_gain=True), x)
+    last = {"kernel": params["kernel"], "gain": jnp.arange(1.0, 7.0)}
+    whole = run(SMALL.clone(train_gain=True), (params | last, {}), x)
+    prototypes = Prototypes(6, unit=True, unit_inputs=True, train_gain=True)
+    np.testing.assert_array_equal(start(prototypes, x)[0]["gain"], 1)
+    scores = run(prototypes, (last, {}), 3 * whole["bottleneck"])["features"]
+    np.testing.assert_allclose(scores, whole["features"], rtol=1e-5, atol=1e-6)
+
+
 def test_dino_head_of_zero_rows_has_finite_gradients():
     params, _ = start(SMALL, rows(5, 3))
     loss = lambda p: jnp.sum(forward(SMALL, p, {}, jnp.zeros((2, 3)), train=True)[0]["features"])
