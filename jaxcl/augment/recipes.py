@@ -154,8 +154,8 @@ def dino(
     if local:
         views.append(View(narrow, (Flip(), jitter, Grayscale(), Blur(0.5)), copies=local))
     if not blur:
-        sharp = lambda view: tuple(op for op in view.ops if not isinstance(op, Blur))
-        views = [replace(view, ops=sharp(view)) for view in views]
+        sharp = [tuple(op for op in view.ops if not isinstance(op, Blur)) for view in views]
+        views = [replace(view, ops=ops) for view, ops in zip(views, sharp, strict=True)]
     return _recipe(tuple(views), size, normalize, inference_crop)
 
 
