@@ -1,0 +1,23 @@
+"""SupCon on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs. Not run yet.
+
+python train.py configs/sup_con_cifar10_small.py --data folder-or-zip-of-class-folders
+"""
+
+from jaxcl import Experiment
+from jaxcl.augment import simclr
+from jaxcl.data import TFDS, Data
+from jaxcl.encoders import MLP, ResNet
+from jaxcl.methods import SupCon
+from jaxcl.training import SGD, Probe
+
+experiment = Experiment(
+    method=SupCon(
+        augment=simclr(32, strength=0.5, blur=0.0, normalize="cifar10"),
+        encoder=ResNet(10, width=0.375, stem="half", stages=3),
+        projector=MLP((0,), 128, final_norm="affine"),
+        temperature=0.2,
+    ),
+    data=Data(TFDS("cifar10"), batch_size=256),
+    optim=SGD(lr=0.12, weight_decay=5e-4, epochs=10, warmup_epochs=1),
+    probe=Probe(bank=10_000, queries=2_000),
+)

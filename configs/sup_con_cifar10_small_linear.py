@@ -1,0 +1,26 @@
+"""SupCon on CIFAR-10 for two CPU cores, second stage: a linear classifier on the frozen encoder,
+5 epochs. Not run yet.
+
+    python train.py configs/sup_con_cifar10_small_linear.py --data folder-or-zip-of-class-folders
+
+Starts from runs/sup_con_cifar10_small; another run is `--method.start-from DIR`.
+"""
+
+from jaxcl import Experiment
+from jaxcl.augment import crop_and_flip
+from jaxcl.data import TFDS, Data
+from jaxcl.encoders import ResNet
+from jaxcl.methods import LinearClassifier
+from jaxcl.training import SGD, Probe
+
+experiment = Experiment(
+    method=LinearClassifier(
+        augment=crop_and_flip(32, min_scale=0.2, normalize="cifar10"),
+        encoder=ResNet(10, width=0.375, stem="half", stages=3),
+        classes=10,
+        start_from="runs/sup_con_cifar10_small",
+    ),
+    data=Data(TFDS("cifar10"), batch_size=256),
+    optim=SGD(lr=1.0, scaling="none", weight_decay=0.0, epochs=5, warmup_epochs=0),
+    probe=Probe(linear=False, every=5, bank=10_000, queries=2_000),
+)
