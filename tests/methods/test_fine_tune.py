@@ -11,8 +11,10 @@ from jaxcl import UserError, fit, load
 from jaxcl.augment import crop_and_flip
 from jaxcl.data import Labels
 from jaxcl.encoders import MLP, first_layers, forward
+from jaxcl.evaluate import knn_accuracy
 from jaxcl.methods import Progress
 from jaxcl.programs.evaluate import _own_classifier
+from jaxcl.training import Probe
 from jaxcl.training.judge import Judge
 from jaxcl.training.logs import read_metrics
 
@@ -128,14 +130,15 @@ def test_accuracy_is_logged_while_it_trains_and_the_run_classifies(fine_tuned):
     expected = 100 * np.mean(np.argmax(scores, axis=1) == test.labels)
     assert _own_classifier(run, test) == {"classifier": expected}
     told = replace(run.experiment.data, source=SOURCE, labels=Labels(0.5, "hide"))
-    judge = Judge(
-        replace(run.experiment, data=told), told.train(), run.embedder, classifier=run.classifier
-    )
-    found = judge(run.state)
+    judged = replace(run.experiment, data=told, probe=Probe(linear=False, neighbours=3))
+    found = Judge(judged, told.train(), run.embedder, classifier=run.classifier)(run.state)
     assert found["classifier"] == expected
-    assert 0 <= found["knn"] <= 100
+    known = replace(told, labels=Labels(0.5)).train()  # the neighbours are labelled images alone
+    bank, queries = (run.embedder.split(run.state, examples) for examples in (known, test))
+    knn = knn_accuracy(*bank, *queries, classes=CLASSES, k=3, temperature=0.1)
+    assert found["knn"] == float(knn)
     none = replace(told, labels=Labels(0, "hide"))
-    bare = Judge(replace(run.experiment, data=none), none.train(), run.embedder)(run.state)
+    bare = Judge(replace(judged, data=none), none.train(), run.embedder)(run.state)
     assert not {"knn", "classifier"} & set(bare)
 
 
