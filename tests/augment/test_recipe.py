@@ -19,6 +19,7 @@ from jaxcl.augment import (
     Solarize,
     View,
     byol,
+    crop_and_flip,
     crop_and_resize,
     digits,
     dino,
@@ -231,6 +232,17 @@ def test_named_recipes_have_the_papers_numbers(recipe, rows):
     for view, expected in zip(recipe.views, rows, strict=True):
         for got, want in zip(row(view), expected, strict=True):
             np.testing.assert_allclose(got, want)
+
+
+def test_classifiers_see_one_view_that_is_cropped_and_flipped():
+    recipe = crop_and_flip(32, interpolation="bicubic")
+    (view,) = recipe.views
+    assert (view.crop.size, view.crop.scale, view.crop.interpolation) == (
+        32,
+        (0.08, 1.0),
+        "bicubic",
+    )
+    assert (view.ops, recipe.count, recipe.size) == ((Flip(),), 1, 32)
 
 
 def test_multi_crop_counts_and_sizes():

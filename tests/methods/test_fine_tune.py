@@ -11,6 +11,7 @@ from jaxcl import UserError, fit, load
 from jaxcl.augment import crop_and_flip
 from jaxcl.data import Labels
 from jaxcl.encoders import MLP, first_layers, forward
+from jaxcl.evaluate import knn_accuracy
 from jaxcl.methods import Progress
 from jaxcl.programs.evaluate import _own_classifier
 from jaxcl.training import Probe
@@ -128,11 +129,16 @@ def test_accuracy_is_logged_while_it_trains_and_the_run_classifies(fine_tuned):
     expected = 100 * np.mean(np.argmax(scores, axis=1) == test.labels)
     assert _own_classifier(run, test) == {"classifier": expected}
     told = replace(run.experiment.data, source=SOURCE, labels=Labels(0.5, "hide"))
-    probe, method = Probe(), run.experiment.method
+    probe, method = Probe(linear=False, neighbours=3), run.experiment.method
     judge = probe.judge(told, method, told.split("train"), run.embedder, run.classifier)
     found = judge(run.state)
     assert found["classifier"] == expected
-    assert 0 <= found["knn"] <= 100
+    # The neighbours are labelled images alone.
+    known = replace(told, labels=Labels(0.5)).split("train")
+    passes = (told.passes(examples, method) for examples in (known, test))
+    bank, queries = (run.embedder.split(run.state, each) for each in passes)
+    knn = knn_accuracy(*bank, *queries, classes=CLASSES, k=3, temperature=0.1)
+    assert found["knn"] == float(knn)
     none = replace(told, labels=Labels(0, "hide"))
     bare = probe.judge(none, method, none.split("train"), run.embedder)(run.state)
     assert not {"knn", "classifier"} & set(bare)
