@@ -89,13 +89,13 @@ def channels_of(batch: Arrays) -> int:
     return int(images.shape[-1])
 
 
-def pixels(images: Any, channels: int) -> UInt8[NumpyArray, "n h w c"]:
+def pixels(given: Any, channels: int) -> UInt8[NumpyArray, "n h w c"]:
     """Images as a person may hold them, uint8 or floats in [0, 1], grey ones without an axis.
 
     Raises:
       UserError: another shape, type or number of channels, or no image.
     """
-    images: NumpyArray = np.asarray(images)
+    images: NumpyArray = np.asarray(given)
     if images.ndim == 3 and channels == 1:
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] != channels or not len(images):

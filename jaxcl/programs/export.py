@@ -98,6 +98,7 @@ def export(options: Export) -> None:
 def export_sentences(run: Run, folder: Path) -> None:
     """Writes encoder, pooling and tokenizer as a folder, and prints how to open it."""
     encoder, params, stats = run.encoder
+    assert isinstance(encoder, BERT)
     model = SentenceModel(
         encoder=encoder,
         variables={"params": jax.device_get(params), "stats": stats},
