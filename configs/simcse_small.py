@@ -1,6 +1,8 @@
-"""SimCSE from random weights for two CPU cores: a BERT of two layers, minutes. Not run yet.
+"""SimCSE for two CPU cores: the first layer of MiniLM, short sentences. Not run yet.
 
-python train.py configs/simcse_small.py --data sentences --data.tokenizer tokenizer.json --sts sts
+python train.py configs/simcse_small.py --data sentences.txt --sts data/sts
+
+`all-MiniLM-L6-v2` is a folder of sentence-transformers.
 """
 
 from jaxcl import Experiment, Train
@@ -9,22 +11,17 @@ from jaxcl.encoders import BERT
 from jaxcl.methods import SimCSE
 from jaxcl.training import STS, AdamW
 
+MODEL = "all-MiniLM-L6-v2"
+
 experiment = Experiment(
     method=SimCSE(
-        encoder=BERT(
-            width=128, depth=2, heads=2, mlp=512, max_positions=64, pooler="avg", dropout=0.1
-        ),
+        encoder=BERT(width=384, depth=1, heads=12, mlp=1536, pooler="avg"), pretrained=MODEL
     ),
-    data=Text("sentences", tokenizer="tokenizer.json", batch_size=64),
+    data=Text("sentences.txt", tokenizer=MODEL, batch_size=64),
     optim=AdamW(
-        lr=1e-3,
-        scaling="none",
-        epochs=1,
-        warmup_epochs=0.1,
-        decay="linear",
-        weight_decay=0.0,
+        lr=1e-4, scaling="none", epochs=1, warmup_epochs=0, decay="linear", weight_decay=0.0,
         clip=1.0,
     ),
-    train=Train(log_every=50),
-    probe=STS(folder="sts", every_steps=200),
-)
+    train=Train(log_every=20),
+    probe=STS(folder="data/sts", every_steps=40),
+)  # fmt: skip

@@ -38,7 +38,8 @@ class SimCSE(Method):
     """The network that is kept; its dropout makes the views, and its pooler the vectors."""
     pretrained: str = ""
     """Folder of transformers, or of sentence-transformers, whose weights the encoder starts from;
-    empty: random ones. The layer of the pooler `cls` starts afresh, as the authors have it."""
+    empty: random ones. An encoder of fewer layers takes the first ones. The layer of the pooler
+    `cls` starts afresh, as the authors have it."""
     mlp_only_train: bool = True
     """Leave out the layer of the pooler `cls` at test."""
     temperature: float = 0.05
@@ -60,8 +61,8 @@ class SimCSE(Method):
             return params, memory
         found, variables = read_bert(self.pretrained, pooler="cls_before_pooler")
         _check_same(self.encoder, found, self.pretrained)
-        read = jax.tree.map(jnp.asarray, variables["params"])
-        return {"encoder": params["encoder"] | read}, memory
+        read = {n: part for n, part in variables["params"].items() if n in params["encoder"]}
+        return {"encoder": params["encoder"] | jax.tree.map(jnp.asarray, read)}, memory
 
     def views(self, key: Key, batch: Batch) -> Views:
         return self._tokens(batch)
@@ -122,7 +123,8 @@ class SimCSE(Method):
 
 
 def _check_same(wanted: BERT, found: BERT, folder: str) -> None:
-    """Raises `UserError` where the folder's encoder is of another kind or size."""
+    """Raises `UserError` where the folder's encoder is of another kind, or smaller."""
+    found = found.clone(depth=min(found.depth, wanted.depth))
     free = ("pooler", "dropout", "attention_dropout", "dtype", "remat", "parent", "name")
     differing: dict[str, Any] = {
         name: value
