@@ -6,20 +6,12 @@ Calls of the compiled step start at places that depend on the step number alone,
 that was stopped goes on through the very same programs.
 """
 
-import json
 import math
-import platform
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -30,15 +22,17 @@ from jaxcl.data import Feed
 from jaxcl.data.order import epoch_order
 from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
-from jaxcl.experiment import CONFIG, Experiment, check, differences, save_config
+from jaxcl.experiment import Experiment, check
 from jaxcl.methods import Batch, Represent
 from jaxcl.run import save_shapes
 from jaxcl.scale import data_mesh, replicated
 from jaxcl.training.beginning import begun
-from jaxcl.training.checkpoints import FOLDER, Checkpoints
-from jaxcl.training.logs import METRICS, Display, Log
+from jaxcl.training.checkpoints import Checkpoints
+from jaxcl.training.directory import claim
+from jaxcl.training.logs import Display, Log
 from jaxcl.training.monitors import COLLAPSED
 from jaxcl.training.probe import Judge
+from jaxcl.training.signals import Stop, stop_signals
 from jaxcl.training.state import State
 from jaxcl.training.step import Trainer
 from jaxcl.typing import PyTree
@@ -48,8 +42,6 @@ AHEAD = 2
 
 UNJUDGED = -101.0
 """Score of a checkpoint that was not evaluated: below any correlation in percent."""
-
-VERSIONS = "versions.json"
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,7 @@ class _Run:
             try:
                 if step < self.total:
                     self._describe(state, step)
-                with _stop_signals() as stop:
+                with stop_signals() as stop:
                     state = self._train(state, step, stop)
             finally:
                 self.display.close()
@@ -157,7 +149,7 @@ class _Run:
             self.checkpoints.close()
             self.feed.close()
 
-    def _train(self, state: State, step: int, stop: "Stop") -> State:
+    def _train(self, state: State, step: int, stop: Stop) -> State:
         waiting: deque[Any] = deque()
         clock, since = time.monotonic(), step
         saved = step if step in self.checkpoints.steps else -1
@@ -369,68 +361,6 @@ class _Run:
         width = max(map(len, lines))
         for name, value in lines.items():
             self.display.tell(f"{name:<{width}}  {value}")
-
-
-class Stop:
-    """Whether someone asked the run to stop."""
-
-    asked = False
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM ask; a second one stops at once."""
-    stop = Stop()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.asked = True
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-def claim(run: Path, experiment: Experiment) -> None:
-    """Makes the run directory, or sees that it holds this very experiment.
-
-    A directory where nothing was trained yet, since its first command was mistaken, is taken over.
-
-    Raises:
-      UserError: it holds another experiment, or something that is no run.
-    """
-    if (run / CONFIG).exists():
-        changed = differences(run, experiment)
-        if changed and ((run / METRICS).exists() or any((run / FOLDER).glob("[0-9]*"))):
-            name, (old, new) = next(iter(changed.items()))
-            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-            raise UserError(
-                f"{run} holds a run with {name}={old}, not {new}{more}; "
-                "use another --dir, or remove it"
-            )
-    elif run.is_file() or (run.is_dir() and any(run.iterdir())):
-        raise UserError(f"{run} exists and holds no run; use another --dir")
-    run.mkdir(parents=True, exist_ok=True)
-    save_config(experiment, run)
-    (run / VERSIONS).write_text(json.dumps(versions(), indent=1) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """What a run's numbers depend on beside its config."""
-    packages = ("jaxcl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    found = {}
-    for name in packages:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # run from a checkout that is not installed
-            continue
-    return found | {"python": platform.python_version(), "backend": jax.default_backend()}
 
 
 def _count(tree: PyTree) -> int:

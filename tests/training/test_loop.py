@@ -14,8 +14,8 @@ from jaxcl import UserError, fit, load
 from jaxcl.experiment import differences
 from jaxcl.methods import Aux, Method, Phase, SimCLR
 from jaxcl.training import SGD, Probe
+from jaxcl.training.directory import claim
 from jaxcl.training.logs import Display, duration, read_metrics
-from jaxcl.training.loop import claim
 from jaxcl.training.probe import init_probe, train_probe
 from jaxcl.training.step import Trainer
 

@@ -1,0 +1,51 @@
+"""The run directory: whose it is, and what its numbers depend on."""
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+from jaxcl.errors import UserError
+from jaxcl.experiment import CONFIG, Experiment, differences, save_config
+from jaxcl.training.checkpoints import FOLDER
+from jaxcl.training.logs import METRICS
+
+VERSIONS = "versions.json"
+
+
+def claim(run: Path, experiment: Experiment) -> None:
+    """Makes the run directory, or sees that it holds this very experiment.
+
+    A directory where nothing was trained yet, since its first command was mistaken, is taken over.
+
+    Raises:
+      UserError: it holds another experiment, or something that is no run.
+    """
+    if (run / CONFIG).exists():
+        changed = differences(run, experiment)
+        if changed and ((run / METRICS).exists() or any((run / FOLDER).glob("[0-9]*"))):
+            name, (old, new) = next(iter(changed.items()))
+            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise UserError(
+                f"{run} holds a run with {name}={old}, not {new}{more}; "
+                "use another --dir, or remove it"
+            )
+    elif run.is_file() or (run.is_dir() and any(run.iterdir())):
+        raise UserError(f"{run} exists and holds no run; use another --dir")
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(experiment, run)
+    (run / VERSIONS).write_text(json.dumps(versions(), indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """What a run's numbers depend on beside its config."""
+    packages = ("jaxcl", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+            continue
+    return found | {"python": platform.python_version(), "backend": jax.default_backend()}
