@@ -154,8 +154,7 @@ def dino(
     if local:
         views.append(View(narrow, (Flip(), jitter, Grayscale(), Blur(0.5)), copies=local))
     if not blur:
-        sharp = lambda view: tuple(op for op in view.ops if not isinstance(op, Blur))
-        views = [replace(view, ops=sharp(view)) for view in views]
+        views = [replace(v, ops=tuple(o for o in v.ops if not isinstance(o, Blur))) for v in views]
     return _recipe(tuple(views), size, normalize, inference_crop)
 
 
