@@ -273,3 +273,11 @@ def test_recipes_are_plain_values():
     assert simclr(32) == simclr(32)
     assert simclr(32) != simclr(32, blur=0.0)
     assert hash(dino()) == hash(dino())
+
+
+def test_dino_without_blur_is_dino_but_for_the_blur():
+    with_blur, without = dino(32, local=2), dino(32, local=2, blur=False)
+    assert len(without.views) == 3 and without.count == 4
+    for one, other in zip(with_blur.views, without.views, strict=True):
+        assert (one.crop, one.copies) == (other.crop, other.copies)
+        assert tuple(op for op in one.ops if not isinstance(op, Blur)) == other.ops != one.ops
