@@ -154,12 +154,7 @@ def dino(
     if local:
         views.append(View(narrow, (Flip(), jitter, Grayscale(), Blur(0.5)), copies=local))
     if not blur:
-<<<<<<< HEAD
-        sharp = [tuple(op for op in view.ops if not isinstance(op, Blur)) for view in views]
-        views = [replace(view, ops=ops) for view, ops in zip(views, sharp, strict=True)]
-=======
         views = [replace(v, ops=tuple(o for o in v.ops if not isinstance(o, Blur))) for v in views]
->>>>>>> m/dino
     return _recipe(tuple(views), size, normalize, inference_crop)
 
 
