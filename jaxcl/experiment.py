@@ -23,7 +23,8 @@ CONFIG = "config.json"
 
 FREE = ("train.dir", "train.devices", "train.log_every", "train.save_every", "train.keep",
         "train.steps_per_call", "train.tensorboard", "train.wandb", "data.road", "data.threads",
-        "data.workers", "probe.every", "probe.every_steps")  # fmt: skip
+        "data.workers", "probe.every", "probe.every_steps",
+        "probe.folder")  # fmt: skip
 """Fields that a resumed run may change: they say how it runs, not what it computes."""
 
 

@@ -13,6 +13,7 @@ from jaxcl.data import Data
 from jaxcl.evaluate.sts import sts
 from jaxcl.programs import evaluate, export, train
 from jaxcl.programs.similarity import word_average
+from jaxcl.training.logs import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,14 @@ def test_evaluation_stands_beside_its_start_and_word_vectors(run, capsys):
         sts(run.encode, HOME / "sts", tasks=("STS-B",))["STS-B"]
     )
     assert scores["trained"] != scores["untrained"]
+
+
+def test_the_best_checkpoint_is_that_of_the_development_set(run):
+    rows = {row["step"]: row for row in read_metrics(run.path) if row["kind"] == "eval"}
+    assert sorted(rows) == [2, 4, 6]
+    assert set(rows[2]) >= {"stsb_dev", "alignment", "uniformity"}
+    best = max(rows, key=lambda step: (rows[step]["stsb_dev"], step))
+    assert int(jaxcl.load(run.path, best=True).state.step) == best
 
 
 def test_word_vectors_are_rows_of_the_table(run):
@@ -77,10 +86,10 @@ def test_a_folder_without_tasks_is_told(run, tmp_path, capsys):
 def test_the_short_options_and_what_is_wrong_before_anything_compiles(tmp_path, capsys):
     config = tmp_path / "tiny.py"
     config.write_text("from tiny_lines import experiment\n")
-    arguments = [str(config), "--dir", str(tmp_path / "run")]
-    assert leaves(train, [*arguments, "--sts", "none"]) == 2
+    arguments = [str(config), "--dir"]
+    assert leaves(train, [*arguments, str(tmp_path / "one"), "--sts", "none"]) == 2
     assert "probe.folder=none holds no STSBenchmark/dev.tsv" in capsys.readouterr().err
-    assert leaves(train, [*arguments, "--data", "none.txt"]) == 2
+    assert leaves(train, [*arguments, str(tmp_path / "two"), "--data", "none.txt"]) == 2
     assert "data.lines=none.txt is no text file" in capsys.readouterr().err
 
 
