@@ -106,8 +106,12 @@ def test_the_paths_it_names_are_there():
     for page in PAGES.values():
         for path in re.findall(r"\]\(([\w./]+)\)", page):
             assert (ROOT / "docs" / path).exists(), path
-    for config in re.findall(r"`(simclr_\w+\.py)`", README):
-        assert (ROOT / "configs" / config).exists(), config
+    named = re.findall(
+        r"\b([a-z]\w*_(?:digits|cifar10|imagenet|small)\w*)\b", README + PAGES["methods"]
+    )
+    assert len(named) > 30
+    for config in named:
+        assert (ROOT / "configs" / f"{config}.py").exists(), config
 
 
 def test_the_weights_page_names_every_reader_and_writer():
