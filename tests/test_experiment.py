@@ -4,12 +4,15 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 from flax import linen as nn
 
 from jaxcl import UserError
+from jaxcl.data import Data, Digits
 from jaxcl.experiment import (
     check,
     classes_of,
@@ -22,6 +25,7 @@ from jaxcl.experiment import (
     to_json,
 )
 from jaxcl.methods import SimCLR
+from jaxcl.training.step import Trainer
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -35,6 +39,23 @@ def test_every_config_loads_is_sound_and_survives_json(path):
     assert again == experiment
     header = path.read_text().split('"""')[1]
     assert f"python train.py configs/{path.name}" in header
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configs_first_step_can_be_traced(path):
+    experiment = read_config(path)
+    if not isinstance(experiment.data, Data):
+        pytest.skip("its shapes follow from its tokenizer and lines")
+    size, side = experiment.data.batch_size, experiment.method.augment.size
+    grey = isinstance(experiment.data.source, Digits)
+    number = jax.ShapeDtypeStruct((size,), jnp.int32)
+    image = jax.ShapeDtypeStruct((size, side, side, 1 if grey else 3), jnp.uint8)
+    batch = {"image": image, "label": number, "index": number}
+    trainer = Trainer(experiment.method, experiment.optim, experiment.probe, size, 10, 10, 50_000)
+    state = jax.eval_shape(lambda batch: trainer.init(0, batch), batch)
+    after = jax.eval_shape(trainer.step, state, batch)
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
 
 
 def test_config_of_a_run_directory(tmp_path):
