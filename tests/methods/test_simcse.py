@@ -81,6 +81,8 @@ def test_equal_dropout_keys_collapse_the_views_and_others_do_not():
     assert np.linalg.norm(h[:, 0] - h[:, 1], axis=1).min() > 1e-2
     again = embed(PARAMS, VIEWS, KEYS)
     np.testing.assert_array_equal(again[1], z)
+    _, aux = jax.jit(METHOD.loss, static_argnums=4)(PARAMS, (), VIEWS, KEYS[0], START)
+    assert np.linalg.norm(aux.embeddings[:, 0] - aux.embeddings[:, 1], axis=1).min() > 1e-4
 
 
 def test_rows_have_masks_of_their_own():
