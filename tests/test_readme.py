@@ -34,7 +34,8 @@ def folder(tmp_path_factory):
     """A short run stands for that of `make demo`, small models for published ones."""
     path = tmp_path_factory.mktemp("readme")
     options = ["--optim.epochs", "1", "--optim.warmup-epochs", "0", "--probe.every", "0",
-               "--train.devices", "1", "--method.encoder.width", "0.125"]  # fmt: skip
+               "--train.devices", "1", "--method.encoder.width", "0.125",
+               "--method.encoder.stages", "2"]  # fmt: skip
     config = str(ROOT / "configs" / "simclr_digits.py")
     train.main([config, *options, "--dir", str(path / "runs" / "simclr_digits")])
     moco = ResNet(50, width=0.0625, stages=2)

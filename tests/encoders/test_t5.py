@@ -146,6 +146,7 @@ def test_dropout_draws_from_the_key():
 
 
 @pytest.mark.extended
+@pytest.mark.extended
 def test_remat_computes_the_same():
     params = start(V11, X)
 
@@ -159,6 +160,7 @@ def test_remat_computes_the_same():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, two)
 
 
+@pytest.mark.extended
 def test_bfloat16_computes_in_half_and_returns_float32(made):
     encoder, params = made
     exact, rough = run(made, X), run((encoder.clone(dtype="bfloat16"), params), X)

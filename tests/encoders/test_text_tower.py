@@ -119,6 +119,7 @@ def test_clip_starts_as_clip():
     assert "bias" not in params["projection"]
 
 
+@pytest.mark.extended
 def test_remat_computes_the_same():
     params = start(CLIP, {"ids": IDS})
 
@@ -130,6 +131,7 @@ def test_remat_computes_the_same():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, two)
 
 
+@pytest.mark.extended
 def test_bfloat16_computes_in_half_and_returns_float32():
     params = start(SIGLIP, {"ids": IDS})
     exact = run(SIGLIP, {"ids": IDS}, params=params)

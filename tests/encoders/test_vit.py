@@ -137,6 +137,7 @@ def test_layer_scale_starts_small():
     assert np.abs(plain[1] - plain[0]).max() > 1e-3
 
 
+@pytest.mark.extended
 def test_rematerialisation_changes_nothing():
     x = images(16)
     plain, again = SMALL, SMALL.clone(remat=True)
@@ -150,6 +151,7 @@ def test_rematerialisation_changes_nothing():
         np.testing.assert_allclose(one, two, atol=1e-5 * float(jnp.abs(one).max()) + 1e-7)
 
 
+@pytest.mark.extended
 def test_bfloat16_computes_in_half_and_returns_float32():
     x = images(16)
     params, stats = initialise(SMALL, KEY, x)

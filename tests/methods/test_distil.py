@@ -112,6 +112,7 @@ def test_the_scale_of_the_gradient_does_not_fall_with_the_temperature():
     np.testing.assert_allclose(sizes[0], sizes[1], rtol=0.05)
 
 
+@pytest.mark.extended
 class TestContract(Contract):
     @pytest.fixture(scope="class")
     @classmethod

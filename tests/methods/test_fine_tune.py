@@ -103,6 +103,7 @@ def test_the_first_layers_give_what_the_whole_head_has_inside(pretrained):
     assert first_layers(MLP((), 8), 1) == MLP((), 8)
 
 
+@pytest.mark.extended
 class TestContract(Contract):
     @pytest.fixture(scope="class")
     @classmethod

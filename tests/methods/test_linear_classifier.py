@@ -61,6 +61,8 @@ def test_it_starts_undecided():
 
 
 class TestContract(Contract):
+    unmoved = ("['encoder']",)
+
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def begin(cls, pretrained):

@@ -132,5 +132,6 @@ def test_wrong_use(method, words):
         method.check(16)
 
 
+@pytest.mark.extended
 class TestContract(Contract):
     experiment = experiment(METHOD)

@@ -80,6 +80,7 @@ def test_wrong_values_are_answered_before_anything_compiles():
         replace(METHOD, augment=dino(16, local_size=8, local=1)).check(16)
 
 
+@pytest.mark.extended
 class TestContract(Contract):
     """With the predictor at a rate of its own."""
 

@@ -100,6 +100,7 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(straight, tmp_path, road, how):
     assert tiny.same_bits(load(run).state, state)
 
 
+@pytest.mark.extended
 def test_killed_while_a_checkpoint_is_written(straight, tmp_path):
     """The kill comes as soon as the unfinished folder of the next checkpoint is seen."""
     run = tmp_path / "run"
