@@ -99,9 +99,7 @@ class Contract:
         )  # fmt: skip
         paths = {jax.tree_util.keystr(path): m for path, m in jax.tree.leaves_with_path(moved)}
         still = {path for path, changed in paths.items() if not changed}
-        expected = (
-            {path for path in paths if path.startswith(self.unmoved)} if self.unmoved else set()
-        )
+        expected = {path for path in paths if path.startswith(self.unmoved)}
         assert still == expected
 
     unmoved: tuple[str, ...] = ()

@@ -12,7 +12,8 @@ from jaxcl.programs import evaluate, train
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "configs" / "simclr_digits.py")
-QUICK = ["--optim.epochs", "1", "--optim.warmup-epochs", "0", "--method.encoder.width", "0.125", "--method.encoder.stages", "2",
+QUICK = ["--optim.epochs", "1", "--optim.warmup-epochs", "0", "--method.encoder.width", "0.125",
+         "--method.encoder.stages", "2",
          "--data.batch-size", "256", "--probe.every", "0", "--train.devices", "1"]  # fmt: skip
 
 
