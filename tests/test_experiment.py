@@ -42,8 +42,11 @@ def test_every_config_loads_is_sound_and_survives_json(path):
 
 
 @pytest.mark.extended
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_configs_first_step_can_be_traced(path):
+@pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if "imagenet" not in path.stem], ids=lambda path: path.stem
+)
+def test_first_steps_can_be_traced(path):
+    """Of all but the deep networks' configs, which take minutes and are of the same methods."""
     experiment = read_config(path)
     if not isinstance(experiment.data, Data):
         pytest.skip("its shapes follow from its tokenizer and lines")
