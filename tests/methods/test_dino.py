@@ -99,7 +99,7 @@ def test_even_outputs_cost_the_logarithm_of_their_number():
     memory = MEMORY._replace(teacher=even(MEMORY.teacher), centre=jnp.zeros(K))
     (value, aux), _ = graded(even(PARAMS), memory)
     np.testing.assert_allclose(value, np.log(K), rtol=1e-6)
-    np.testing.assert_allclose(aux.metrics["divergence"], 0, atol=1e-6)
+    np.testing.assert_allclose(aux.metrics["divergence"], 0, atol=1e-6 * np.log(K))  # a difference
 
 
 def test_each_network_keeps_statistics_of_its_own_views():

@@ -32,7 +32,7 @@ def worker(run, road):
     environment = os.environ | {
         "PYTHONPATH": paths,
         "JAX_COMPILATION_CACHE_DIR": str(root / ".jax_cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", WORKER, str(run), road],
