@@ -75,8 +75,8 @@ class Distil(ClassifierMethod):
         return params, Memory(stats, teacher)
 
     def start(self, params: PyTree, memory: Memory) -> tuple[PyTree, Memory]:
-        params, stats = self.begun(params, memory.stats)
-        return params, Memory(stats, self._taught(memory.teacher))
+        params, memory = super().start(params, memory)
+        return params, memory._replace(teacher=self._taught(memory.teacher))
 
     def _taught(self, like: Part) -> Part:
         """The teacher's variables out of its run."""
