@@ -16,6 +16,7 @@ from jaxcl.methods import Progress
 from jaxcl.programs.evaluate import _own_classifier
 from jaxcl.training import Probe
 from jaxcl.training.logs import read_metrics
+from jaxcl.training.probe import Watched
 
 IMAGES, LABELS = pictures(BATCH, 0)
 DATA = {
@@ -131,8 +132,8 @@ def test_accuracy_is_logged_while_it_trains_and_the_run_classifies(fine_tuned):
     assert _own_classifier(run, test) == {"classifier": expected}
     told = replace(run.experiment.data, source=SOURCE, labels=Labels(0.5, "hide"))
     probe, method = Probe(linear=False, neighbours=3), run.experiment.method
-    judge = probe.judge(told, method, told.split("train"), run.embedder, run.classifier)
-    found = judge(run.state)
+    watched = Watched(told, method, told.split("train"), run.embedder, run.classifier)
+    found = probe.judge(watched)(run.state)
     assert found["classifier"] == expected
     # The neighbours are labelled images alone.
     known = replace(told, labels=Labels(0.5)).split("train")
@@ -141,7 +142,8 @@ def test_accuracy_is_logged_while_it_trains_and_the_run_classifies(fine_tuned):
     knn = knn_accuracy(*bank, *queries, classes=CLASSES, k=3, temperature=0.1)
     assert found["knn"] == float(knn)
     none = replace(told, labels=Labels(0, "hide"))
-    bare = probe.judge(none, method, none.split("train"), run.embedder)(run.state)
+    watched = Watched(none, method, none.split("train"), run.embedder)
+    bare = probe.judge(watched)(run.state)
     assert not {"knn", "classifier"} & set(bare)
 
 
