@@ -11,10 +11,12 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, crop_and_flip
 from jaxcl.encoders import MLP, first_layers, simclr_v2_resnet
 from jaxcl.errors import UserError
-from jaxcl.methods.earlier import Part, read_run
+from jaxcl.methods.earlier import Part, check_run, read_run
 from jaxcl.methods.method import Batch, Kept, Method, Statistics
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Int, Key, PyTree
+
+FROM = "method.start_from"
 
 
 class Labelled(NamedTuple):
@@ -87,11 +89,15 @@ class ClassifierMethod(Classifier, Method):
         params, stats = self.network(self.chunks).init(key, views.images)
         return params, Statistics(stats)
 
+    def check_start(self) -> None:
+        if self.start_from:
+            check_run(self.start_from, FROM)
+
     def start(self, params: PyTree, memory: Any) -> tuple[PyTree, Any]:
         """Both with what the earlier run has of them."""
         if not self.start_from:
             return params, memory
-        run = read_run(self.start_from, "method.start_from")
+        run = read_run(self.start_from, FROM)
         run.check_pixels(self.augment)
         params, stats = dict(params), dict(memory.stats)
         for name, module in (("encoder", self.encoder), ("projector", self.projector)):

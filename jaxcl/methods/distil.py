@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxcl.errors import UserError
 from jaxcl.losses import cross_entropy, distillation
 from jaxcl.methods.classifier import Classifier, ClassifierMethod, Labelled
-from jaxcl.methods.earlier import Part, difference, named_run, read_run
+from jaxcl.methods.earlier import Part, check_run, difference, named_run, read_run
 from jaxcl.methods.method import Aux
 from jaxcl.methods.progress import Progress
 from jaxcl.typing import Array, Float, Key, PyTree
@@ -73,6 +73,10 @@ class Distil(ClassifierMethod):
         params, stats = self.network(self.chunks).init(student_key, views.images)
         teacher = Part(*self.teacher.network().init(teacher_key, views.images))
         return params, Memory(stats, teacher)
+
+    def check_start(self) -> None:
+        super().check_start()
+        check_run(self.teacher_run, RUN)
 
     def start(self, params: PyTree, memory: Memory) -> tuple[PyTree, Memory]:
         params, memory = super().start(params, memory)

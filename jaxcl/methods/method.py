@@ -121,6 +121,9 @@ class Method:
         """
         return memory
 
+    def check_start(self) -> None:
+        """Raises `UserError` where what `start` reads is not there; before anything compiles."""
+
     def start(self, params: PyTree, memory: PyTree) -> tuple[PyTree, PyTree]:
         """Both as a fresh run begins with them: where weights come from another run or a file.
 

@@ -23,11 +23,10 @@ from flax import linen as nn
 
 from jaxcl.augment import Recipe, swav
 from jaxcl.encoders import MLP, Prototypes, ResNet, forward, unit_columns
-from jaxcl.errors import UserError
 from jaxcl.losses import sinkhorn, swapped_prediction
 from jaxcl.methods.method import LARGE, Aux, Kept, Method, check_large_views
 from jaxcl.methods.progress import Progress
-from jaxcl.methods.queue import Queue, push, queue_message, random_queue
+from jaxcl.methods.queue import Queue, check_queue, push, random_queue
 from jaxcl.methods.stack import Stack
 from jaxcl.similarity import unit_rows
 from jaxcl.typing import Array, Bool, Float, Key, PyTree
@@ -68,8 +67,7 @@ class SwAV(Method):
 
     def check(self, batch_size: int) -> None:
         check_large_views(self)
-        if self.queue % batch_size:
-            raise UserError(queue_message("method.queue", self.queue, batch_size))
+        check_queue(self.queue, batch_size)
 
     def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Memory]:
         key, queue_key = jax.random.split(key)

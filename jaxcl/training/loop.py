@@ -111,18 +111,19 @@ class _Run:
         self.log = Log(run, tensorboard=train.tensorboard, wandb=train.wandb, main=self.main)
 
     def go(self) -> Outcome:
-        experiment = self.experiment
-        first = self.feed.inputs(0, 1)
-        self.batch = jax.eval_shape(self._batch, self.feed.constants, first)
-        everywhere = replicated(self.mesh)
-        init = jax.jit(self._init, out_shardings=everywhere)
-        abstract = jax.eval_shape(init, self.feed.constants, first)
-        shaped = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), abstract
-        )
-        notes: list[str] = []
+        experiment, notes = self.experiment, list[str]()
         self.checkpoints = Checkpoints(self.run, keep=experiment.train.keep, tell=notes.append)
         try:
+            if not self.checkpoints.steps:
+                experiment.method.check_start()
+            first = self.feed.inputs(0, 1)
+            self.batch = jax.eval_shape(self._batch, self.feed.constants, first)
+            everywhere = replicated(self.mesh)
+            init = jax.jit(self._init, out_shardings=everywhere)
+            abstract = jax.eval_shape(init, self.feed.constants, first)
+            shaped = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), abstract
+            )
             state = self.checkpoints.restore(shaped)
             if state is None:
                 state = begun(init(self.feed.constants, first), experiment)
@@ -160,10 +161,10 @@ class _Run:
         clock, first = time.monotonic(), step
         since = saved = first
         notice = None
-        while step < self.total and not stop.asked:
+        while step < self.total and not stop.asked():
             if step % self.per_epoch == 0:
                 ready = self._on_epoch(state, step)
-                if stop.asked:  # done again when the run goes on
+                if stop.asked():  # done again when the run goes on
                     break
                 state = ready
             if step == first:
@@ -179,7 +180,7 @@ class _Run:
                 waiting.append(done)
                 if len(waiting) > AHEAD:
                     jax.block_until_ready(waiting.popleft())
-                if stop.asked:
+                if stop.asked():
                     break
             if self._due(step, self.experiment.train.log_every):
                 state = self._log(state, step, clock, since)

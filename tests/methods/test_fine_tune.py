@@ -173,6 +173,17 @@ def test_a_run_that_does_not_fit(pretrained):
             method.start(*state)
 
 
+def test_a_run_that_goes_on_needs_no_other_run(pretrained, fine_tuned, tmp_path):
+    run, gone = load(fine_tuned).experiment, pretrained.with_name("gone")
+    pretrained.rename(gone)
+    try:
+        assert fit(replace(run, data=replace(run.data, source=SOURCE)), fine_tuned).finished
+        with pytest.raises(UserError, match=r"start_from=.* does not exist; train it first"):
+            fit(replace(run, data=replace(run.data, source=SOURCE)), tmp_path / "another")
+    finally:
+        gone.rename(pretrained)
+
+
 def test_data_without_labels_or_with_other_classes(tmp_path):
     bare = experiment(FINE_TUNING, labels=Labels(0, "hide"))
     with pytest.raises(UserError, match=r"FineTune needs labels, and train has none"):
