@@ -63,6 +63,11 @@ class Recipe:
         """What to cut for each view; None where the whole image goes in."""
         return tuple(view.crop for view in self._expanded())
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Side of each view in pixels."""
+        return tuple(crop.size if crop else self.size for crop in self.crops)
+
     def __call__(
         self, keys: Key, images: UInt8[Array, "n h w c"]
     ) -> tuple[Float[Array, "n s s c"], ...]:
@@ -109,8 +114,8 @@ class Recipe:
         waiting = iter(jax.vmap(lambda key: jax.random.split(key, count), out_axes=1)(keys))
 
         made = []
-        for index, (view, source) in enumerate(zip(views, sources, strict=True)):
-            side = self.size if view.crop is None else view.crop.size
+        triples = zip(views, sources, self.sizes, strict=True)
+        for index, (view, source, side) in enumerate(triples):
             got = source.shape[1:3]
             if (view.crop is None or cut) and got != (side, side):
                 raise UserError(

@@ -4,17 +4,19 @@ x -> encoder -> h -> first layers of the projector -> logits
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 
 from jaxcl.augment import Recipe, crop_and_flip
 from jaxcl.encoders import MLP, first_layers, simclr_v2_resnet
 from jaxcl.errors import UserError
-from jaxcl.methods.earlier import Part, read_run
-from jaxcl.methods.method import Batch, Kept, Method
+from jaxcl.methods.earlier import Part, check_run, read_run
+from jaxcl.methods.method import Batch, Kept, Method, Statistics
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Int, Key, PyTree
+
+FROM = "method.start_from"
 
 
 class Labelled(NamedTuple):
@@ -71,21 +73,37 @@ class ClassifierMethod(Classifier, Method):
                 "one; use a recipe such as crop_and_flip(...)"
             )
 
+    def check_labels(self, title: str, classes: int, *, any_known: bool) -> None:
+        super().check_labels(title, classes, any_known=any_known)
+        if classes and classes != self.classes:
+            raise UserError(
+                f"method.classes={self.classes}, and {title} has {classes} classes; "
+                f"use --method.classes {classes}"
+            )
+
     def views(self, key: Key, batch: Batch) -> Labelled:
         (images,) = super().views(key, batch)
         return Labelled((images,), batch["label"])
 
-    def begun(self, params: PyTree, stats: PyTree) -> tuple[PyTree, PyTree]:
+    def init(self, key: Key, views: Labelled) -> tuple[PyTree, Any]:
+        params, stats = self.network(self.chunks).init(key, views.images)
+        return params, Statistics(stats)
+
+    def check_start(self) -> None:
+        if self.start_from:
+            check_run(self.start_from, FROM)
+
+    def start(self, params: PyTree, memory: Any) -> tuple[PyTree, Any]:
         """Both with what the earlier run has of them."""
         if not self.start_from:
-            return params, stats
-        run = read_run(self.start_from, "method.start_from")
+            return params, memory
+        run = read_run(self.start_from, FROM)
         run.check_pixels(self.augment)
-        params, stats = dict(params), dict(stats)
+        params, stats = dict(params), dict(memory.stats)
         for name, module in (("encoder", self.encoder), ("projector", self.projector)):
             if name in params:
                 params[name], stats[name] = run.part(name, module, Part(params[name], stats[name]))
-        return params, stats
+        return params, memory._replace(stats=stats)
 
     def kept(self, params: PyTree, memory: PyTree) -> Kept:
         return Kept(self.encoder, params["encoder"], memory.stats["encoder"])

@@ -23,10 +23,9 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, swav
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.errors import UserError
-from jaxcl.methods.method import Aux, Batch, Embed, Kept, Method
+from jaxcl.methods.method import LARGE, Aux, Batch, Embed, Kept, Method, check_large_views
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.stack import Stack
-from jaxcl.methods.swav import LARGE, check_large_views
 from jaxcl.similarity import unit_rows
 from jaxcl.similarity.kmeans import kmeans
 from jaxcl.typing import Array, Float, Int, Key, PyTree

@@ -24,14 +24,11 @@ from jaxcl.encoders import MLP, Prototypes, vit
 from jaxcl.errors import UserError
 from jaxcl.losses import dino as dino_loss
 from jaxcl.losses import next_centre
-from jaxcl.methods.method import Aux, Kept, Method
+from jaxcl.methods.method import LARGE, Aux, Kept, Method, check_large_views
 from jaxcl.methods.progress import Progress, cosine, ramp
 from jaxcl.methods.slow import follow
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Bool, Float, Key, PyTree
-
-LARGE = 2
-"""Views that the teacher sees; they come first."""
 
 
 class Memory(NamedTuple):
@@ -79,14 +76,9 @@ class DINO(Method):
     """Epochs at the start in which the prototypes stand still."""
 
     def check(self, batch_size: int) -> None:
-        sizes = self._sizes
-        if len(sizes) < LARGE or sizes[0] != sizes[1] or sizes[0] < max(sizes):
-            raise UserError(
-                f"method.augment makes {len(sizes)} views of {', '.join(map(str, sizes))} pixels, "
-                "and DINO takes two large ones of one size first; use a recipe such as dino(...)"
-            )
+        check_large_views(self)
         patch = getattr(self.encoder, "patch", 1)
-        for size in sizes:
+        for size in self.augment.sizes:
             if size % patch:
                 near = max(size // patch, 1) * patch
                 raise UserError(
@@ -148,10 +140,6 @@ class DINO(Method):
         return Stack(
             self.chunks, encoder=encoder, projector=self.projector, prototypes=self.prototypes
         )
-
-    @property
-    def _sizes(self) -> list[int]:
-        return [crop.size if crop else self.augment.size for crop in self.augment.crops]
 
     def kept(self, params: PyTree, memory: Memory) -> Kept:
         return Kept(self.encoder, memory.teacher["encoder"], memory.teacher_stats["encoder"])

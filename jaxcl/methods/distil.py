@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxcl.errors import UserError
 from jaxcl.losses import cross_entropy, distillation
 from jaxcl.methods.classifier import Classifier, ClassifierMethod, Labelled
-from jaxcl.methods.earlier import Part, difference, named_run, read_run
+from jaxcl.methods.earlier import Part, check_run, difference, named_run, read_run
 from jaxcl.methods.method import Aux
 from jaxcl.methods.progress import Progress
 from jaxcl.typing import Array, Float, Key, PyTree
@@ -74,9 +74,13 @@ class Distil(ClassifierMethod):
         teacher = Part(*self.teacher.network().init(teacher_key, views.images))
         return params, Memory(stats, teacher)
 
+    def check_start(self) -> None:
+        super().check_start()
+        check_run(self.teacher_run, RUN)
+
     def start(self, params: PyTree, memory: Memory) -> tuple[PyTree, Memory]:
-        params, stats = self.begun(params, memory.stats)
-        return params, Memory(stats, self._taught(memory.teacher))
+        params, memory = super().start(params, memory)
+        return params, memory._replace(teacher=self._taught(memory.teacher))
 
     def _taught(self, like: Part) -> Part:
         """The teacher's variables out of its run."""

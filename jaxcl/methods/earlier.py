@@ -124,11 +124,7 @@ def read_run(run: str, key: str, *, classes: Iterable[type] = ()) -> Earlier:
     from jaxcl.run import load
     from jaxcl.scale import data_mesh
 
-    named_run(run, key)
-    if not Path(run).is_dir():
-        raise UserError(
-            f"{key}={run} does not exist; train it first: python train.py CONFIG --dir {run}"
-        )
+    check_run(run, key)
     try:
         with jax.set_mesh(data_mesh(1)):  # where it is read, however many will train
             found = load(run, classes=classes)
@@ -145,6 +141,15 @@ def named_run(run: str, key: str) -> None:
     """Raises `UserError` where no run is named; for `Method.check`."""
     if not run:
         raise UserError(f"{key} is empty; name the run to start from: --{key} runs/NAME")
+
+
+def check_run(run: str, key: str) -> None:
+    """Raises `UserError` where no run is named, or none is there; for `Method.check_start`."""
+    named_run(run, key)
+    if not Path(run).is_dir():
+        raise UserError(
+            f"{key}={run} does not exist; train it first: python train.py CONFIG --dir {run}"
+        )
 
 
 def difference(theirs: Any, ours: Any) -> tuple[str, Any, Any] | None:

@@ -10,20 +10,13 @@ Reference: Chen et al. 2020, arXiv:2006.10029, section 2; google-research/simclr
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from jaxcl.losses import cross_entropy
 from jaxcl.methods.classifier import ClassifierMethod, Labelled
-from jaxcl.methods.method import Aux
+from jaxcl.methods.method import Aux, Statistics
 from jaxcl.methods.progress import Progress
 from jaxcl.typing import Array, Float, Key, PyTree
-
-
-class Memory(NamedTuple):
-    """What training carries from step to step without differentiating it."""
-
-    stats: dict[str, PyTree]
-    """Batch-norm statistics of encoder and head."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +25,10 @@ class FineTune(ClassifierMethod):
 
     needs_labels: ClassVar[bool] = True
 
-    def init(self, key: Key, views: Labelled) -> tuple[PyTree, Memory]:
-        params, stats = self.network(self.chunks).init(key, views.images)
-        return params, Memory(stats)
-
-    def start(self, params: PyTree, memory: Memory) -> tuple[PyTree, Memory]:
-        params, stats = self.begun(params, memory.stats)
-        return params, Memory(stats)
-
     def loss(
-        self, params: PyTree, memory: Memory, views: Labelled, key: Key, progress: Progress
+        self, params: PyTree, memory: Statistics, views: Labelled, key: Key, progress: Progress
     ) -> tuple[Float[Array, ""], Aux]:
         outputs, stats = self.network(self.chunks)(params, memory.stats, views.images)
         found = cross_entropy(outputs["logits"][:, 0], views.labels)
         metrics = {"accuracy": 100 * found.accuracy}
-        return found.loss, Aux(Memory(stats), metrics, outputs["encoder"])
+        return found.loss, Aux(Statistics(stats), metrics, outputs["encoder"])

@@ -10,7 +10,7 @@ Reference: Khosla et al. 2020, arXiv:2004.11362, section 4; HobbitLong/SupContra
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 from flax import linen as nn
@@ -18,18 +18,11 @@ from flax import linen as nn
 from jaxcl.encoders import ResNet
 from jaxcl.losses import cross_entropy
 from jaxcl.methods.classifier import ClassifierMethod, Labelled
-from jaxcl.methods.method import Aux, Phase
+from jaxcl.methods.method import Aux, Phase, Statistics
 from jaxcl.methods.progress import Progress
 from jaxcl.typing import Array, Float, Key, PyTree
 
 TRAINED = "logits"
-
-
-class Memory(NamedTuple):
-    """What training carries from step to step without differentiating it."""
-
-    stats: dict[str, PyTree]
-    """Batch-norm statistics of the encoder; they stay as they came."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +36,8 @@ class LinearClassifier(ClassifierMethod):
     keep_layers: int = 0
     """Layers of the head that are frozen along with the encoder, under the classes; -1: all."""
 
-    def init(self, key: Key, views: Labelled) -> tuple[PyTree, Memory]:
-        params, stats = self.network(self.chunks).init(key, views.images)
-        return params, Memory(stats)
-
-    def start(self, params: PyTree, memory: Memory) -> tuple[PyTree, Memory]:
-        params, stats = self.begun(params, memory.stats)
-        return params, Memory(stats)
-
     def loss(
-        self, params: PyTree, memory: Memory, views: Labelled, key: Key, progress: Progress
+        self, params: PyTree, memory: Statistics, views: Labelled, key: Key, progress: Progress
     ) -> tuple[Float[Array, ""], Aux]:
         params = {**jax.lax.stop_gradient(params), TRAINED: params[TRAINED]}
         network = self.network(self.chunks)

@@ -55,6 +55,13 @@ class Kept(NamedTuple):
     stats: PyTree
 
 
+class Statistics(NamedTuple):
+    """The memory of methods that carry nothing but the statistics of batch norm."""
+
+    stats: dict[str, PyTree]
+    """Of every network, by name."""
+
+
 Loss = Callable[[PyTree, PyTree, PyTree, Key, Progress], tuple[Float[Array, ""], Aux]]
 
 
@@ -75,6 +82,7 @@ class Method:
     """Base of all methods; most define `init`, `loss` and `kept`."""
 
     needs_labels: ClassVar[bool] = False
+    """Whether it learns nothing where no example has a label."""
 
     augment: Recipe = simclr(224)
     """How views are made of an image."""
@@ -84,6 +92,20 @@ class Method:
 
     def check(self, batch_size: int) -> None:
         """Raises `UserError` for values that cannot work together; before anything compiles."""
+
+    def check_labels(self, title: str, classes: int, *, any_known: bool) -> None:
+        """Raises `UserError` for training labels that it cannot learn from.
+
+        Args:
+          title: what messages call the training set.
+          classes: how many it has.
+          any_known: whether any of its examples has a label.
+        """
+        if self.needs_labels and not any_known:
+            raise UserError(
+                f"{type(self).__name__} needs labels, and {title} has none; "
+                "use data with labels, or a method that learns without"
+            )
 
     def init(self, key: Key, views: PyTree) -> tuple[PyTree, PyTree]:
         """Parameters by name ("encoder", "projector", ...) and memory, for such views."""
@@ -98,6 +120,9 @@ class Method:
           UserError: the set is too small for the method.
         """
         return memory
+
+    def check_start(self) -> None:
+        """Raises `UserError` where what `start` reads is not there; before anything compiles."""
 
     def start(self, params: PyTree, memory: PyTree) -> tuple[PyTree, PyTree]:
         """Both as a fresh run begins with them: where weights come from another run or a file.
@@ -174,15 +199,32 @@ class Method:
         return {}
 
 
+LARGE = 2
+"""Views that come first and large, where smaller ones may follow."""
+
+
 def check_two_views(method: Method) -> None:
     """Raises `UserError` unless the recipe makes two views of one size."""
-    sizes = [crop.size if crop else method.augment.size for crop in method.augment.crops]
+    sizes = method.augment.sizes
     if len(sizes) != 2 or sizes[0] != sizes[1]:
-        name = type(method).__name__
         raise UserError(
-            f"method.augment makes {len(sizes)} views of {', '.join(map(str, sizes))} pixels, and "
-            f"{name} takes two of one size; use a recipe such as simclr(...), or local=0"
+            f"{_makes(method)} takes two of one size; use a recipe such as simclr(...), or local=0"
         )
+
+
+def check_large_views(method: Method) -> None:
+    """Raises `UserError` unless the recipe begins with two views of one size, its largest."""
+    sizes = method.augment.sizes
+    if len(sizes) < LARGE or not sizes[0] == sizes[1] == max(sizes):
+        raise UserError(
+            f"{_makes(method)} takes two of one size, then smaller ones if any; "
+            "use a recipe such as swav(...) or dino(...)"
+        )
+
+
+def _makes(method: Method) -> str:
+    sizes = ", ".join(map(str, method.augment.sizes))
+    return f"method.augment makes views of {sizes} pixels, and {type(method).__name__}"
 
 
 def check_prediction(projector: nn.Module, predictor: nn.Module) -> None:

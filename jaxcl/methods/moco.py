@@ -26,7 +26,7 @@ from jaxcl.errors import UserError
 from jaxcl.losses import info_nce
 from jaxcl.methods.method import Aux, Kept, Method, check_two_views
 from jaxcl.methods.progress import Progress, cosine
-from jaxcl.methods.queue import Queue, push, queue_message, random_queue
+from jaxcl.methods.queue import Queue, check_queue, push, random_queue
 from jaxcl.methods.shuffle import reorder
 from jaxcl.methods.slow import check_momentum, follow
 from jaxcl.methods.stack import Stack
@@ -73,8 +73,9 @@ class MoCo(Method):
 
     def check(self, batch_size: int) -> None:
         check_two_views(self)
-        if self.queue < 1 or self.queue % batch_size:
-            raise UserError(queue_message("method.queue", self.queue, batch_size))
+        if self.queue < 1:
+            raise UserError(f"method.queue={self.queue} holds no keys; use {batch_size} or more")
+        check_queue(self.queue, batch_size)
         check_momentum("method.momentum", self.momentum)
         if self.final_momentum is not None:
             check_momentum("method.final_momentum", self.final_momentum)

@@ -38,17 +38,19 @@ def push(queue: Queue, rows: Float[Array, "n d"]) -> Queue:
       UserError: the queue's length is no multiple of the batch's.
     """
     size, count = len(queue.rows), len(rows)
-    if not count or size % count:
-        raise UserError(queue_message("method.queue", size, count))
+    check_queue(size, count)
     rows = jax.lax.stop_gradient(rows).astype(queue.rows.dtype)
     held = jax.lax.dynamic_update_slice_in_dim(queue.rows, rows, queue.next, axis=0)
     return Queue(held, (queue.next + count) % size, jnp.minimum(queue.filled + count, size))
 
 
-def queue_message(name: str, size: int, batch: int) -> str:
-    """What to say of a queue that a batch does not divide."""
-    near = max(size // batch, 1) * batch
-    return (
-        f"{name}={size} is no multiple of data.batch_size={batch}, so a batch would be cut at its "
-        f"end; use {near} or {near + batch}"
-    )
+def check_queue(size: int, batch_size: int, views: int = 1) -> None:
+    """Raises `UserError` where batches of so many views do not fill `method.queue` exactly."""
+    rows = views * batch_size
+    if size % rows:
+        near = max(size // rows, 1) * rows
+        of = f"{rows}, both views of data.batch_size=" if views == 2 else "data.batch_size="
+        raise UserError(
+            f"method.queue={size} is no multiple of {of}{batch_size}, so a batch would be cut at "
+            f"its end; use {near} or {near + rows}"
+        )

@@ -11,24 +11,16 @@ Reference: Chen et al. 2020, arXiv:2002.05709; google-research/simclr.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from flax import linen as nn
 
 from jaxcl.augment import Recipe, simclr
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.losses import nt_xent_with_accuracy
-from jaxcl.methods.method import Aux, Kept, Method, check_two_views
+from jaxcl.methods.method import Aux, Kept, Method, Statistics, check_two_views
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Key, PyTree
-
-
-class Memory(NamedTuple):
-    """What training carries from step to step without differentiating it."""
-
-    stats: dict[str, PyTree]
-    """Batch-norm statistics of encoder and projector."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +38,14 @@ class SimCLR(Method):
     def check(self, batch_size: int) -> None:
         check_two_views(self)
 
-    def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Memory]:
+    def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Statistics]:
         params, stats = self._network.init(key, views)
-        return params, Memory(stats)
+        return params, Statistics(stats)
 
     def loss(
         self,
         params: PyTree,
-        memory: Memory,
+        memory: Statistics,
         views: tuple[Array, ...],
         key: Key,
         progress: Progress,
@@ -62,13 +54,13 @@ class SimCLR(Method):
         z = outputs["projector"]
         nce = nt_xent_with_accuracy(z[:, 0], z[:, 1], temperature=self.temperature)
         metrics = {"contrastive_accuracy": 100 * nce.accuracy}
-        return nce.loss, Aux(Memory(stats), metrics, outputs["encoder"], z)
+        return nce.loss, Aux(Statistics(stats), metrics, outputs["encoder"], z)
 
     @property
     def _network(self) -> Stack:
         return Stack(self.chunks, encoder=self.encoder, projector=self.projector)
 
-    def kept(self, params: PyTree, memory: Memory) -> Kept:
+    def kept(self, params: PyTree, memory: Statistics) -> Kept:
         return Kept(self.encoder, params["encoder"], memory.stats["encoder"])
 
     def facts(self, batch_size: int) -> dict[str, str]:

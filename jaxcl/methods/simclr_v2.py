@@ -24,11 +24,10 @@ from flax import linen as nn
 
 from jaxcl.augment import Recipe, simclr
 from jaxcl.encoders import MLP, simclr_v2_resnet
-from jaxcl.errors import UserError
 from jaxcl.losses import nt_xent_with_accuracy
 from jaxcl.methods.method import Aux, Kept, Method, check_two_views
 from jaxcl.methods.progress import Progress
-from jaxcl.methods.queue import Queue, push, random_queue
+from jaxcl.methods.queue import Queue, check_queue, push, random_queue
 from jaxcl.methods.slow import follow
 from jaxcl.methods.stack import Stack
 from jaxcl.similarity import unit_rows
@@ -73,13 +72,7 @@ class SimCLRv2(Method):
 
     def check(self, batch_size: int) -> None:
         check_two_views(self)
-        rows = 2 * batch_size
-        if self.queue % rows:
-            near = self.queue // rows * rows
-            raise UserError(
-                f"method.queue={self.queue} is no multiple of {rows}, both views of "
-                f"data.batch_size={batch_size}; use {near or rows} or {near + rows}"
-            )
+        check_queue(self.queue, batch_size, views=2)
 
     def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Memory]:
         key, queue_key = jax.random.split(key)

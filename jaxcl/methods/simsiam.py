@@ -13,7 +13,6 @@ Reference: Chen & He 2021, arXiv:2011.10566, algorithm 1; facebookresearch/simsi
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,17 +21,10 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, moco_v2
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.losses import negative_cosine
-from jaxcl.methods.method import Aux, Kept, Method, check_prediction, check_two_views
+from jaxcl.methods.method import Aux, Kept, Method, Statistics, check_prediction, check_two_views
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Key, PyTree
-
-
-class Memory(NamedTuple):
-    """What training carries from step to step without differentiating it."""
-
-    stats: dict[str, PyTree]
-    """Batch-norm statistics of encoder, projector and predictor."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +43,14 @@ class SimSiam(Method):
         check_two_views(self)
         check_prediction(self.projector, self.predictor)
 
-    def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Memory]:
+    def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Statistics]:
         params, stats = self._network.init(key, views)
-        return params, Memory(stats)
+        return params, Statistics(stats)
 
     def loss(
         self,
         params: PyTree,
-        memory: Memory,
+        memory: Statistics,
         views: tuple[Array, ...],
         key: Key,
         progress: Progress,
@@ -73,7 +65,7 @@ class SimSiam(Method):
         )
         targets = jax.lax.stop_gradient(z)
         one, two = negative_cosine(p[:, 0], targets[:, 1]), negative_cosine(p[:, 1], targets[:, 0])
-        return (one + two) / 2, Aux(Memory(stats), {}, h, z)
+        return (one + two) / 2, Aux(Statistics(stats), {}, h, z)
 
     @property
     def _network(self) -> Stack:
@@ -84,5 +76,5 @@ class SimSiam(Method):
             predictor=self.predictor,
         )
 
-    def kept(self, params: PyTree, memory: Memory) -> Kept:
+    def kept(self, params: PyTree, memory: Statistics) -> Kept:
         return Kept(self.encoder, params["encoder"], memory.stats["encoder"])

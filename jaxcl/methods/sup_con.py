@@ -21,7 +21,7 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, moco_v2
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.losses import sup_con
-from jaxcl.methods.method import Aux, Batch, Kept, Method, check_two_views
+from jaxcl.methods.method import Aux, Batch, Kept, Method, Statistics, check_two_views
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Int, Key, PyTree
@@ -33,13 +33,6 @@ class Views(NamedTuple):
     images: tuple[Float[Array, "n s s c"], ...]
     labels: Int[Array, "n"]
     """-1 for none."""
-
-
-class Memory(NamedTuple):
-    """What training carries from step to step without differentiating it."""
-
-    stats: dict[str, PyTree]
-    """Batch-norm statistics of encoder and projector."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +59,12 @@ class SupCon(Method):
     def views(self, key: Key, batch: Batch) -> Views:
         return Views(super().views(key, batch), batch["label"])
 
-    def init(self, key: Key, views: Views) -> tuple[PyTree, Memory]:
+    def init(self, key: Key, views: Views) -> tuple[PyTree, Statistics]:
         params, stats = self._network.init(key, views.images)
-        return params, Memory(stats)
+        return params, Statistics(stats)
 
     def loss(
-        self, params: PyTree, memory: Memory, views: Views, key: Key, progress: Progress
+        self, params: PyTree, memory: Statistics, views: Views, key: Key, progress: Progress
     ) -> tuple[Float[Array, ""], Aux]:
         outputs, stats = self._network(params, memory.stats, views.images)
         z = outputs["projector"]
@@ -82,13 +75,13 @@ class SupCon(Method):
             form=self.form,
             scale=self.scale,
         )
-        return value, Aux(Memory(stats), {}, outputs["encoder"], z)
+        return value, Aux(Statistics(stats), {}, outputs["encoder"], z)
 
     @property
     def _network(self) -> Stack:
         return Stack(self.chunks, encoder=self.encoder, projector=self.projector)
 
-    def kept(self, params: PyTree, memory: Memory) -> Kept:
+    def kept(self, params: PyTree, memory: Statistics) -> Kept:
         return Kept(self.encoder, params["encoder"], memory.stats["encoder"])
 
     def facts(self, batch_size: int) -> dict[str, str]:

@@ -23,17 +23,13 @@ from flax import linen as nn
 
 from jaxcl.augment import Recipe, swav
 from jaxcl.encoders import MLP, Prototypes, ResNet, forward, unit_columns
-from jaxcl.errors import UserError
 from jaxcl.losses import sinkhorn, swapped_prediction
-from jaxcl.methods.method import Aux, Kept, Method
+from jaxcl.methods.method import LARGE, Aux, Kept, Method, check_large_views
 from jaxcl.methods.progress import Progress
-from jaxcl.methods.queue import Queue, push, queue_message, random_queue
+from jaxcl.methods.queue import Queue, check_queue, push, random_queue
 from jaxcl.methods.stack import Stack
 from jaxcl.similarity import unit_rows
 from jaxcl.typing import Array, Bool, Float, Key, PyTree
-
-LARGE = 2
-"""Views that get codes: the first ones."""
 
 
 class Memory(NamedTuple):
@@ -71,8 +67,7 @@ class SwAV(Method):
 
     def check(self, batch_size: int) -> None:
         check_large_views(self)
-        if self.queue % batch_size:
-            raise UserError(queue_message("method.queue", self.queue, batch_size))
+        check_queue(self.queue, batch_size)
 
     def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Memory]:
         key, queue_key = jax.random.split(key)
@@ -148,14 +143,3 @@ class SwAV(Method):
     def facts(self, batch_size: int) -> dict[str, str]:
         queue = f", then {batch_size + self.queue:,}" if self.queue else ""
         return {"rows that share the prototypes": f"{batch_size:,}{queue}"}
-
-
-def check_large_views(method: Method) -> None:
-    """Raises `UserError` unless the recipe begins with two views of one size."""
-    sizes = [crop.size if crop else method.augment.size for crop in method.augment.crops]
-    if len(sizes) < LARGE or sizes[0] != sizes[1]:
-        name = type(method).__name__
-        raise UserError(
-            f"method.augment makes views of {', '.join(map(str, sizes))} pixels, and {name} takes "
-            "two of one size, then smaller ones if any; use a recipe such as swav(...)"
-        )

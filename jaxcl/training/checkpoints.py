@@ -38,13 +38,13 @@ class Checkpoints:
         policies, score = checkpoint_managers, operator.itemgetter("score")
         best = policies.BestN(n=1, get_metric_fn=score)
         options = ocp.CheckpointManagerOptions(
+            create=False,  # reading leaves nothing behind
             best_fn=score,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
-        self._manager = ocp.CheckpointManager(
-            (run / FOLDER).absolute(), options=options, item_handlers=handlers
-        )
+        self._folder = (run / FOLDER).absolute()
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def save(self, state: State, *, score: float) -> None:
         """Copies the state and writes it in the background, over nothing that exists.
@@ -60,17 +60,15 @@ class Checkpoints:
         meta = {"score": score, "fingerprint": int(fingerprint(state))}
         # The next step overwrites these buffers while the writer still reads.
         copied = jax.tree.map(jnp.copy, state)
-        self._guarded(
-            step,
-            lambda: self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(_plain(copied)), meta=ocp.args.JsonSave(meta)
-                ),
-                metrics=meta,
-                force=True,
-            ),
-        )
+
+        def write() -> None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            items = ocp.args.Composite(
+                state=ocp.args.StandardSave(_plain(copied)), meta=ocp.args.JsonSave(meta)
+            )
+            self._manager.save(step, args=items, metrics=meta, force=True)
+
+        self._guarded(step, write)
 
     def wait(self) -> None:
         """Returns when everything is on disk.

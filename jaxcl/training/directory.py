@@ -10,22 +10,19 @@ import jax
 from jaxcl.errors import UserError
 from jaxcl.experiment import CONFIG, Experiment, differences, save_config
 from jaxcl.training.checkpoints import FOLDER
-from jaxcl.training.logs import METRICS
+from jaxcl.training.logs import read_metrics
 
 VERSIONS = "versions.json"
 
 
-def claim(run: Path, experiment: Experiment) -> None:
-    """Makes the run directory, or sees that it holds this very experiment.
+def check_free(run: Path, experiment: Experiment) -> None:
+    """Raises `UserError` where a directory holds another experiment, or something that is no run.
 
-    A directory where nothing was trained yet, since its first command was mistaken, is taken over.
-
-    Raises:
-      UserError: it holds another experiment, or something that is no run.
+    One in which nothing was trained yet is free.
     """
     if (run / CONFIG).exists():
         changed = differences(run, experiment)
-        if changed and ((run / METRICS).exists() or any((run / FOLDER).glob("[0-9]*"))):
+        if changed and (read_metrics(run) or any((run / FOLDER).glob("[0-9]*"))):
             name, (old, new) = next(iter(changed.items()))
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise UserError(
@@ -34,6 +31,10 @@ def claim(run: Path, experiment: Experiment) -> None:
             )
     elif run.is_file() or (run.is_dir() and any(run.iterdir())):
         raise UserError(f"{run} exists and holds no run; use another --dir")
+
+
+def claim(run: Path, experiment: Experiment) -> None:
+    """Makes the directory this experiment's: called when its first step can be taken."""
     run.mkdir(parents=True, exist_ok=True)
     save_config(experiment, run)
     (run / VERSIONS).write_text(json.dumps(versions(), indent=1) + "\n")

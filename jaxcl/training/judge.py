@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcl.data import Examples, Section, Subset
-from jaxcl.evaluate.features import Embedder
+from jaxcl.data import Examples, Subset
 from jaxcl.evaluate.geometry import effective_rank, feature_std, uniformity
 from jaxcl.evaluate.knn import knn_accuracy
-from jaxcl.training.probe import LinearProbe, Probe, probe_logits
+from jaxcl.training.probe import LinearProbe, Probe, Watched, probe_logits
 from jaxcl.training.state import State
 from jaxcl.typing import NumpyArray
 
@@ -23,29 +22,17 @@ class Neighbours:
 
     Args:
       probe: says how many neighbours and images.
-      data: whose test split is classified.
-      method: of the experiment.
-      train: training split; the neighbours come from its labelled images.
-      embedder: runs the encoder.
-      classifier: runs the method's own classifier, where it has one.
+      watched: its test split is classified; the neighbours are its training images that have a
+        label.
     """
 
-    def __init__(
-        self,
-        probe: Probe,
-        data: Section,
-        method: Any,
-        train: Any,
-        embedder: Embedder,
-        classifier: Embedder | None = None,
-    ) -> None:
-        self._probe, self._embedder, self._classifier = probe, embedder, classifier
-        self._data, self._method = data, method
+    def __init__(self, probe: Probe, watched: Watched) -> None:
+        self._probe, self._watched, train = probe, watched, watched.train
         known = np.flatnonzero(train.labels >= 0)
         if 0 < len(known) < len(train):
             train = Subset(train, known)
         self._bank = _spread(train, probe.bank)
-        self._queries = _spread(data.split("test"), probe.queries)
+        self._queries = _spread(watched.data.split("test"), probe.queries)
         self._classes = len(train.classes)
 
     def __call__(self, state: State) -> dict[str, float]:
@@ -62,9 +49,8 @@ class Neighbours:
                 logits = probe_logits(jax.device_get(state.probe), jnp.asarray(queries))
                 hits = np.argmax(logits, axis=1) == query_labels
                 row["probe_accuracy"] = 100 * float(np.mean(hits))
-        if self._classifier is not None:
-            passes = self._data.passes(self._queries, self._method)
-            accuracy = self._classifier.accuracy(state, passes)
+        if self._watched.classifier is not None:
+            accuracy = self._watched.classifier.accuracy(state, self._passes(self._queries))
             row |= {} if accuracy is None else {"classifier": accuracy}
         sample = jnp.asarray(queries[:GEOMETRY_ROWS])
         measures: dict[str, Any] = {
@@ -73,7 +59,10 @@ class Neighbours:
         return row | {name: float(jax.jit(f)(sample)) for name, f in measures.items()}
 
     def _split(self, state: State, examples: Examples) -> tuple[NumpyArray, NumpyArray]:
-        return self._embedder.split(state, self._data.passes(examples, self._method))
+        return self._watched.embedder.split(state, self._passes(examples))
+
+    def _passes(self, examples: Examples) -> Any:
+        return self._watched.data.passes(examples, self._watched.method)
 
 
 def _spread(examples: Examples, count: int) -> Examples:

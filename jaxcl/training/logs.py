@@ -3,11 +3,15 @@
 import json
 import sys
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxcl.errors import UserError
 
 METRICS = "metrics.jsonl"
 SPEEDS = ("images_per_s", "sentences_per_s")
@@ -30,22 +34,33 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 class Log:
-    """Writer of a run's metrics.
+    """Writer of a run's metrics; writes nothing before it is opened.
 
     Args:
       run: the run directory.
-      step: steps already taken; later rows, from before a crash, are dropped.
       tensorboard: also write TensorBoard events.
       wandb: project to log to, if not empty.
       main: False on all hosts but the first, which write nothing.
+
+    Raises:
+      UserError: wandb is asked for and not there.
     """
 
-    def __init__(
-        self, run: Path, *, step: int, tensorboard: bool, wandb: str = "", main: bool = True
-    ) -> None:
-        self._file = self._events = self._wandb = None
-        if not main:
+    def __init__(self, run: Path, *, tensorboard: bool, wandb: str = "", main: bool = True) -> None:
+        if wandb and find_spec("wandb") is None:
+            raise UserError(
+                f"train.wandb={wandb}, but wandb is not installed; pip install 'jaxcl[wandb]'"
+            )
+        self._run, self._main, self._asked = run, main, (tensorboard, wandb)
+        self._file: TextIO | None = None
+        self._events: Any = None
+        self._wandb: Any = None
+
+    def open(self, step: int) -> None:
+        """Goes on after so many steps; later rows, from before a crash, are dropped."""
+        if not self._main:
             return
+        run, (tensorboard, wandb) = self._run, self._asked
         rows = [row for row in read_metrics(run) if row["step"] <= step]
         part = run / f"{METRICS}.part"
         part.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -56,7 +71,9 @@ class Log:
 
             self._events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
         if wandb:
-            self._wandb = _wandb_run(wandb, run)
+            self._wandb = import_module("wandb").init(
+                project=wandb, dir=str(run), name=run.name, resume="allow"
+            )
 
     def write(self, kind: str, step: int, row: dict[str, float]) -> None:
         """Adds a row; `kind` is "train" for the batches since the last one, "eval" for held-out."""
@@ -78,18 +95,6 @@ class Log:
                 sink.close()
         if self._wandb:
             self._wandb.finish()
-
-
-def _wandb_run(project: str, run: Path) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        from jaxcl.errors import UserError
-
-        raise UserError(
-            f"train.wandb={project}, but wandb is not installed; pip install 'jaxcl[wandb]'"
-        ) from error
-    return wandb.init(project=project, dir=str(run), name=run.name, resume="allow")
 
 
 class Display:

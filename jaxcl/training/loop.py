@@ -28,10 +28,10 @@ from jaxcl.run import save_shapes
 from jaxcl.scale import data_mesh, replicated
 from jaxcl.training.beginning import begun
 from jaxcl.training.checkpoints import Checkpoints
-from jaxcl.training.directory import claim
+from jaxcl.training.directory import check_free, claim
 from jaxcl.training.logs import Display, Log
 from jaxcl.training.monitors import COLLAPSED
-from jaxcl.training.probe import Judge
+from jaxcl.training.probe import Judge, Watched
 from jaxcl.training.signals import Stop, stop_signals
 from jaxcl.training.state import State
 from jaxcl.training.step import Trainer
@@ -70,7 +70,7 @@ def fit(experiment: Experiment, run: str | Path | None = None) -> Outcome:
     """
     run = Path(run or experiment.train.dir or "runs/run")
     check(experiment)
-    claim(run, experiment)
+    check_free(run, experiment)
     mesh = data_mesh(experiment.train.devices)
     with jax.set_mesh(mesh):
         return _Run(experiment, run, mesh).go()
@@ -84,7 +84,10 @@ class _Run:
         self.main = jax.process_index() == 0
         self.unit = experiment.data.unit
         self.examples = experiment.data.split("train")
-        self._needs_labels()
+        experiment.method.check_labels(
+            self.examples.title, len(self.examples.classes),
+            any_known=bool((self.examples.labels >= 0).any()),
+        )  # fmt: skip
         self.feed: Feed = experiment.data.open(
             self.examples, experiment.method, seed=experiment.train.seed, mesh=mesh
         )
@@ -99,31 +102,28 @@ class _Run:
         self.embedders: dict[Represent, Embedder] = {}
         self.judge: Judge | None = None
         if experiment.probe.every or experiment.probe.every_steps:
-            self.judge = experiment.probe.judge(
+            self.judge = experiment.probe.judge(Watched(
                 experiment.data, experiment.method, self.examples,
                 Embedder(self.trainer.represent, mesh=mesh),
                 Embedder(self.trainer.classify, mesh=mesh) if self.trainer.classifies else None,
-            )  # fmt: skip
+            ))  # fmt: skip
+        train = experiment.train
+        self.log = Log(run, tensorboard=train.tensorboard, wandb=train.wandb, main=self.main)
 
     def go(self) -> Outcome:
-        experiment = self.experiment
-        first = self.feed.inputs(0, 1)
-        one = jax.eval_shape(self._batch, self.feed.constants, first)
-        if self.main:
-            save_shapes(
-                self.run, batch=one, classes=self.examples.classes,
-                steps_per_epoch=self.per_epoch, examples=len(self.examples),
-            )  # fmt: skip
-            experiment.data.keep(self.run)
-        everywhere = replicated(self.mesh)
-        init = jax.jit(self._init, out_shardings=everywhere)
-        abstract = jax.eval_shape(init, self.feed.constants, first)
-        shaped = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), abstract
-        )
-        notes: list[str] = []
+        experiment, notes = self.experiment, list[str]()
         self.checkpoints = Checkpoints(self.run, keep=experiment.train.keep, tell=notes.append)
         try:
+            if not self.checkpoints.steps:
+                experiment.method.check_start()
+            first = self.feed.inputs(0, 1)
+            self.batch = jax.eval_shape(self._batch, self.feed.constants, first)
+            everywhere = replicated(self.mesh)
+            init = jax.jit(self._init, out_shardings=everywhere)
+            abstract = jax.eval_shape(init, self.feed.constants, first)
+            shaped = jax.tree.map(
+                lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), abstract
+            )
             state = self.checkpoints.restore(shaped)
             if state is None:
                 state = begun(init(self.feed.constants, first), experiment)
@@ -132,10 +132,6 @@ class _Run:
             self.display = Display(self.total, step, self.main)
             for note in notes:
                 self.display.tell(note)
-            self.log = Log(
-                self.run, step=step, tensorboard=experiment.train.tensorboard,
-                wandb=experiment.train.wandb, main=self.main,
-            )  # fmt: skip
             try:
                 if step < self.total:
                     self._describe(state, step)
@@ -149,16 +145,32 @@ class _Run:
             self.checkpoints.close()
             self.feed.close()
 
+    def _begin(self, step: int) -> None:
+        """Makes the run directory: nothing is left that could be mistaken."""
+        if self.main:
+            claim(self.run, self.experiment)
+            save_shapes(
+                self.run, batch=self.batch, classes=self.examples.classes,
+                steps_per_epoch=self.per_epoch, examples=len(self.examples),
+            )  # fmt: skip
+            self.experiment.data.keep(self.run)
+        self.log.open(step)
+
     def _train(self, state: State, step: int, stop: Stop) -> State:
         waiting: deque[Any] = deque()
-        clock, since = time.monotonic(), step
-        saved = step if step in self.checkpoints.steps else -1
+        clock, first = time.monotonic(), step
+        since = saved = first
         notice = None
-        while step < self.total and not stop.asked:
+        while step < self.total and not stop.asked():
             if step % self.per_epoch == 0:
-                state = self._on_epoch(state, step)
+                ready = self._on_epoch(state, step)
+                if stop.asked():  # done again when the run goes on
+                    break
+                state = ready
+            if step == first:
+                self._begin(step)
             border = self._border(step)
-            while step < border and not stop.asked:
+            while step < border:
                 count = self.per_call if step + self.per_call <= border else 1
                 inputs = self.feed.inputs(step, count)
                 state, done = self._compiled(state, inputs, count)(
@@ -168,6 +180,8 @@ class _Run:
                 waiting.append(done)
                 if len(waiting) > AHEAD:
                     jax.block_until_ready(waiting.popleft())
+                if stop.asked():
+                    break
             if self._due(step, self.experiment.train.log_every):
                 state = self._log(state, step, clock, since)
                 clock, since = time.monotonic(), step
@@ -187,10 +201,9 @@ class _Run:
             self._save(state, step, UNJUDGED)
         self.checkpoints.wait()
         if step < self.total:
-            self.display.tell(
-                f"stopped after step {step:,} of {self.total:,} and saved; "
-                "the same command goes on from here"
-            )
+            saved_at = f"after step {step:,} of {self.total:,} and saved; the same command goes on"
+            where = f"{saved_at} from here" if step else "before the first step"
+            self.display.tell(f"stopped {where}")
         return state
 
     @cached_property
@@ -318,17 +331,6 @@ class _Run:
         if int(state.bad_step) >= 0:
             self._not_finite(int(state.bad_step))
         self.checkpoints.save(state, score=score)
-
-    def _needs_labels(self) -> None:
-        if self.experiment.method.needs_labels and (self.examples.labels < 0).all():
-            name = type(self.experiment.method).__name__
-            raise UserError(f"{name} needs labels, and {self.examples.title} has none")
-        wanted, found = getattr(self.experiment.method, "classes", 0), len(self.examples.classes)
-        if wanted and found and wanted != found:
-            raise UserError(
-                f"method.classes={wanted}, and {self.examples.title} has {found} classes; "
-                f"use --method.classes {found}"
-            )
 
     def _describe(self, state: State, step: int) -> None:
         """One block that says what is about to run."""

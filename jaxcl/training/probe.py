@@ -19,6 +19,21 @@ Judge = Callable[["State"], dict[str, float]]
 """Scores of a state, by name."""
 
 
+class Watched(NamedTuple):
+    """What a run has to measure on."""
+
+    data: Section
+    """Of the experiment."""
+    method: Any
+    """Of the experiment."""
+    train: Any
+    """The training split."""
+    embedder: Embedder
+    """Runs the encoder on batches of `data`."""
+    classifier: Embedder | None = None
+    """Runs the method's own classifier, where it has one."""
+
+
 @dataclass(frozen=True)
 class Watch:
     """What is measured while a run goes on; never changes the encoder."""
@@ -36,22 +51,8 @@ class Watch:
         """The linear classifier to train beside the method."""
         return None
 
-    def judge(
-        self,
-        data: Section,
-        method: Any,
-        train: Any,
-        embedder: Embedder,
-        classifier: Embedder | None = None,
-    ) -> Judge:
+    def judge(self, watched: Watched) -> Judge:
         """What gives the scores; called before anything compiles.
-
-        Args:
-          data: of the experiment.
-          method: of the experiment.
-          train: the training split.
-          embedder: runs the encoder on batches of `data`.
-          classifier: runs the method's own classifier, where it has one.
 
         Raises:
           UserError: there is nothing to measure with.
@@ -82,17 +83,10 @@ class Probe(Watch):
     def online(self) -> "Probe | None":
         return self if self.linear else None
 
-    def judge(
-        self,
-        data: Section,
-        method: Any,
-        train: Any,
-        embedder: Embedder,
-        classifier: Embedder | None = None,
-    ) -> Judge:
+    def judge(self, watched: Watched) -> Judge:
         from jaxcl.training.judge import Neighbours  # which knows this class
 
-        return Neighbours(self, data, method, train, embedder, classifier)
+        return Neighbours(self, watched)
 
 
 class LinearProbe(NamedTuple):

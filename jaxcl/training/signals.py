@@ -11,7 +11,15 @@ from typing import Any
 class Stop:
     """Whether someone asked the run to stop."""
 
-    asked = False
+    _asked = False
+
+    def ask(self) -> None:
+        """From now on it did."""
+        self._asked = True
+
+    def asked(self) -> bool:
+        """Whether it did."""  # no field: type checkers take that to stay as it was
+        return self._asked
 
 
 @contextmanager
@@ -20,7 +28,7 @@ def stop_signals() -> Iterator[Stop]:
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        stop.asked = True
+        stop.ask()
         for signum, handler in before.items():
             signal.signal(signum, handler)
 

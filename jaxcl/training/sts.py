@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import tyro
 
-from jaxcl.data import Section
 from jaxcl.errors import UserError
-from jaxcl.evaluate.features import Embedder
 from jaxcl.evaluate.sts import DEV, dev_scores, read_pairs
-from jaxcl.training.probe import Judge, Watch
+from jaxcl.training.probe import Judge, Watch, Watched
 from jaxcl.training.state import State
 from jaxcl.typing import NumpyArray
 
@@ -24,14 +22,7 @@ class STS(Watch):
     folder: Annotated[str, tyro.conf.arg(aliases=["--sts"])] = "data/sts"
     """Folder with STSBenchmark/dev.tsv: columns score, sentence1, sentence2, parted by tabs."""
 
-    def judge(
-        self,
-        data: Section,
-        method: Any,
-        train: Any,
-        embedder: Embedder,
-        classifier: Embedder | None = None,
-    ) -> Judge:
+    def judge(self, watched: Watched) -> Judge:
         file = Path(self.folder) / DEV
         if not file.is_file():
             raise UserError(
@@ -42,8 +33,8 @@ class STS(Watch):
 
         def scores(state: State) -> dict[str, float]:
             def encode(sentences: list[str]) -> NumpyArray:
-                batches = data.batches(sentences, method, {}, None)
-                return embedder.encode(state, batches)
+                batches = watched.data.batches(sentences, watched.method, {}, None)
+                return watched.embedder.encode(state, batches)
 
             return dev_scores(encode, pairs)
 

@@ -144,6 +144,12 @@ def test_values_that_do_not_fit(changes, words):
         replace(METHOD, **changes).check(16)
 
 
+def test_a_teacher_that_is_missing_is_told_before_anything_is_made(tmp_path):
+    begun = experiment(replace(METHOD, teacher_run=str(tmp_path / "gone"), encoder=None))
+    with pytest.raises(UserError, match=r"method.teacher_run=.*gone does not exist; train it fir"):
+        fit(begun, tmp_path / "run")
+
+
 def test_a_teacher_that_does_not_fit(pretrained, fine_tuned):
     _, state = start(METHOD)
     wide = replace(TEACHER, encoder=ENCODER.clone(width=0.25))

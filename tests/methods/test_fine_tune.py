@@ -16,6 +16,7 @@ from jaxcl.methods import Progress
 from jaxcl.programs.evaluate import _own_classifier
 from jaxcl.training import Probe
 from jaxcl.training.logs import read_metrics
+from jaxcl.training.probe import Watched
 
 IMAGES, LABELS = pictures(BATCH, 0)
 DATA = {
@@ -131,8 +132,8 @@ def test_accuracy_is_logged_while_it_trains_and_the_run_classifies(fine_tuned):
     assert _own_classifier(run, test) == {"classifier": expected}
     told = replace(run.experiment.data, source=SOURCE, labels=Labels(0.5, "hide"))
     probe, method = Probe(linear=False, neighbours=3), run.experiment.method
-    judge = probe.judge(told, method, told.split("train"), run.embedder, run.classifier)
-    found = judge(run.state)
+    watched = Watched(told, method, told.split("train"), run.embedder, run.classifier)
+    found = probe.judge(watched)(run.state)
     assert found["classifier"] == expected
     # The neighbours are labelled images alone.
     known = replace(told, labels=Labels(0.5)).split("train")
@@ -141,7 +142,8 @@ def test_accuracy_is_logged_while_it_trains_and_the_run_classifies(fine_tuned):
     knn = knn_accuracy(*bank, *queries, classes=CLASSES, k=3, temperature=0.1)
     assert found["knn"] == float(knn)
     none = replace(told, labels=Labels(0, "hide"))
-    bare = probe.judge(none, method, none.split("train"), run.embedder)(run.state)
+    watched = Watched(none, method, none.split("train"), run.embedder)
+    bare = probe.judge(watched)(run.state)
     assert not {"knn", "classifier"} & set(bare)
 
 
@@ -169,6 +171,17 @@ def test_a_run_that_does_not_fit(pretrained):
         method = replace(FINE_TUNING, **({"start_from": str(pretrained)} | changes))
         with pytest.raises(UserError, match=words):
             method.start(*state)
+
+
+def test_a_run_that_goes_on_needs_no_other_run(pretrained, fine_tuned, tmp_path):
+    run, gone = load(fine_tuned).experiment, pretrained.with_name("gone")
+    pretrained.rename(gone)
+    try:
+        assert fit(replace(run, data=replace(run.data, source=SOURCE)), fine_tuned).finished
+        with pytest.raises(UserError, match=r"start_from=.* does not exist; train it first"):
+            fit(replace(run, data=replace(run.data, source=SOURCE)), tmp_path / "another")
+    finally:
+        gone.rename(pretrained)
 
 
 def test_data_without_labels_or_with_other_classes(tmp_path):

@@ -87,7 +87,8 @@ class TestContract(Contract):
             fit(replace(self.experiment, method=wide), tmp_path / "run")
 
 
-def test_a_run_that_is_not_there_is_told(tmp_path):
+def test_a_run_that_is_not_there_is_told_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(LinearClassifier, "init", None)
     begun = experiment(replace(METHOD, start_from=str(tmp_path / "gone")))
     with pytest.raises(UserError, match=r"method.start_from=.*gone does not exist; train it first"):
         fit(begun, tmp_path / "run")

@@ -122,9 +122,12 @@ def test_without_a_queue_nothing_is_carried_for_it():
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        (replace(METHOD, queue=100), r"queue=100 is no multiple of 32, .*size=16; use 96 or 128"),
-        (replace(METHOD, queue=8), r"queue=8 is no multiple of 32, .*=16; use 32"),
-        (replace(METHOD, augment=crop_and_flip(SIZE)), r"makes 1 views .* SimCLRv2 takes two"),
+        (replace(METHOD, queue=100), r"queue=100 is no multiple of 32, .*size=16,.* use 96 or 128"),
+        (replace(METHOD, queue=8), r"queue=8 is no multiple of 32, .*=16,.* use 32 or 64"),
+        (
+            replace(METHOD, augment=crop_and_flip(SIZE)),
+            r"of 8 pixels, and SimCLRv2 takes two",
+        ),
     ],
 )
 def test_wrong_use(method, words):

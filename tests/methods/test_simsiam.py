@@ -13,7 +13,7 @@ from jaxcl import UserError
 from jaxcl.augment import dino
 from jaxcl.encoders import MLP, ConvNet
 from jaxcl.methods import Progress, SimSiam
-from jaxcl.methods.simsiam import Memory
+from jaxcl.methods.method import Statistics
 from jaxcl.training import SGD
 
 LINEAR = MLP((), 5)
@@ -28,7 +28,7 @@ def value_of(method, kernels, stats=None):
         name: {"linear_out": {"kernel": jnp.asarray(kernel, jnp.float32)}}
         for name, kernel in zip(NAMES, kernels, strict=True)
     }
-    memory = Memory({name: {} for name in NAMES} | (stats or {}))
+    memory = Statistics({name: {} for name in NAMES} | (stats or {}))
     loss = lambda params: method.loss(params, memory, PAIR, jax.random.key(0), Progress(0, 10, 5))
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
 
@@ -76,7 +76,7 @@ def test_wrong_values_are_answered_before_anything_compiles():
     words = r"method.predictor.out=6 cannot match targets of method.projector.out=5; give both"
     with pytest.raises(UserError, match=words):
         replace(METHOD, predictor=MLP((), 6)).check(16)
-    with pytest.raises(UserError, match=r"makes 3 views .* SimSiam takes two"):
+    with pytest.raises(UserError, match=r"makes views of 16, 16, 8 pixels, and SimSiam takes two"):
         replace(METHOD, augment=dino(16, local_size=8, local=1)).check(16)
 
 

@@ -92,6 +92,7 @@ def test_a_mistake_is_one_line_before_anything_is_compiled(tmp_path, capsys, opt
     error = capsys.readouterr().err
     assert words in " ".join(error.replace("│", " ").split())
     assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_config_names_those_there_are(capsys):

@@ -1,8 +1,11 @@
 """What a run tells, what it keeps, and how it ends when something is wrong."""
 
 import json
+import signal
+import sys
 import threading
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +14,12 @@ import pytest
 import tiny
 
 from jaxcl import UserError, fit, load
+from jaxcl.data import Images
 from jaxcl.experiment import differences
 from jaxcl.methods import Aux, Method, Phase, SimCLR
 from jaxcl.training import SGD, Probe
-from jaxcl.training.directory import claim
-from jaxcl.training.logs import Display, duration, read_metrics
+from jaxcl.training.directory import check_free, claim
+from jaxcl.training.logs import Display, Log, duration, read_metrics
 from jaxcl.training.probe import init_probe, train_probe
 from jaxcl.training.step import Trainer
 
@@ -132,11 +136,64 @@ def test_another_experiment_in_the_same_directory_is_refused(tmp_path):
         fit(other, tmp_path)
 
 
-def test_a_directory_where_a_mistaken_command_trained_nothing_is_taken_over(tmp_path):
+@dataclass(frozen=True)
+class Interrupted(SimCLR):
+    """Ctrl-C is pressed between epochs, where `presses` says so."""
+
+    presses: ClassVar[list[bool]] = []
+
+    def on_epoch(self, embed, memory, key):
+        if self.presses and self.presses.pop(0):
+            signal.raise_signal(signal.SIGINT)
+        return memory
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "words"),
+    [
+        (tiny.with_("data", source=Images("nowhere")), "nowhere does not exist"),
+        (tiny.with_("train", start="nowhere.pth"), "train.start=nowhere.pth"),
+        (tiny.with_("train", wandb="mine"), "wandb is not installed; pip install"),
+    ],
+)
+def test_a_mistaken_command_leaves_nothing_behind(tmp_path, monkeypatch, mistaken, words):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=words):
+        fit(mistaken, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_stopped_before_its_first_step_leaves_nothing_behind(tmp_path, capsys):
+    Interrupted.presses[:] = [True]
+    outcome = fit(replace(SHORT, method=changed(Interrupted)), tmp_path / "run")
+    assert not outcome.finished and not outcome.run.exists()
+    assert "stopped before the first step" in capsys.readouterr().err
+
+
+def test_a_run_stopped_between_epochs_goes_on_with_the_same_rows(tmp_path):
+    twice = tiny.with_("optim", epochs=2)
+    twice = replace(twice, method=changed(Interrupted))
+    fit(twice, tmp_path / "whole")
+    Interrupted.presses[:] = [False, True]
+    assert int(fit(twice, tmp_path / "run").state.step) == tiny.PER_EPOCH
+    assert fit(twice, tmp_path / "run").finished
+    whole, run = (tiny.untimed(read_metrics(tmp_path / name)) for name in ("whole", "run"))
+    assert run == whole
+
+
+def test_a_directory_where_nothing_was_trained_is_free(tmp_path):
+    """Such as one that was killed while its first step was compiled."""
     claim(tmp_path, SHORT)
     other = replace(SHORT, method=replace(SHORT.method, temperature=0.1))
+    log = Log(tmp_path, tensorboard=False)
+    log.open(0)
+    check_free(tmp_path, other)
     claim(tmp_path, other)
     assert differences(tmp_path, other) == {}
+    log.write("train", 1, {"loss": 1.0})
+    log.close()
+    with pytest.raises(UserError, match=r"method.temperature=0.1, not 0.5; use another --dir"):
+        check_free(tmp_path, SHORT)
 
 
 def test_how_a_run_runs_may_change(tmp_path):
