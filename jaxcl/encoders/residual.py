@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcl.encoders.norm import BatchNorm
-from jaxcl.encoders.standardized import StandardizedConv
+from jaxcl.encoders.pointwise import Pointwise
+from jaxcl.encoders.standardized import StandardizedConv, StandardizedPointwise
 from jaxcl.typing import Array, Float
 
 
@@ -30,17 +31,22 @@ class Layers:
 
     def conv(self, x: Array, channels: int, kernel: int, stride: int, name: str) -> Array:
         """Convolution padded alike on both sides; SAME would pad strided ones unevenly."""
-        make = StandardizedConv if self.norm == "group" else nn.Conv
-        pad = (kernel - 1) // 2
-        y: Array = make(
+        init = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        shared: dict[str, Any] = {"dtype": self.dtype, "kernel_init": init, "name": name}
+        standardized, pad = self.norm == "group", (kernel - 1) // 2
+        y: Array
+        if kernel == 1:
+            pointwise = StandardizedPointwise if standardized else Pointwise
+            y = pointwise(channels, stride, **shared)(x)
+            return y
+        make = StandardizedConv if standardized else nn.Conv
+        y = make(
             channels,
             (kernel, kernel),
             (stride, stride),
             padding=((pad, pad), (pad, pad)),
             use_bias=False,
-            dtype=self.dtype,
-            kernel_init=jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-            name=name,
+            **shared,
         )(x)
         return y
 

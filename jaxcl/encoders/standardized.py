@@ -8,6 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxcl.encoders.pointwise import Pointwise
+
 
 class _Standardized:
     def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -22,6 +24,10 @@ class _Standardized:
 
 class StandardizedConv(_Standardized, nn.Conv):
     """Convolution with a standardised kernel."""
+
+
+class StandardizedPointwise(_Standardized, Pointwise):
+    """1x1 convolution with a standardised kernel."""
 
 
 class StandardizedDense(_Standardized, nn.Dense):

@@ -17,7 +17,9 @@ from jaxcl.weights.torch_file import read_torch, write_torch
 
 Tensors = Mapping[str, NumpyArray]
 
-NESTED = ("state_dict", "model", "teacher", "student", "network", "module")
+NESTED = (
+    "state_dict", "model", "teacher", "student", "online_network_state_dict", "network", "module",
+)  # fmt: skip
 """Where trainers keep the weights in the dict that they save; the first that is there counts."""
 INDEX = ".safetensors.index.json"
 """End of the name of a file that lists the parts in which a large model's weights lie."""

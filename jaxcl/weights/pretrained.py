@@ -122,7 +122,7 @@ def load_encoder(
       UserError: no layout fits, several networks are there, or tensors are missing, left over or
         misshapen, all of them in one message.
     """
-    tensors = read_tensors(path, part=part)
+    tensors = resnet.named_layers(read_tensors(path, part=part))
     layout, prefix = _find_layout(tensors, prefix, Path(path))
     inner = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     own = {name: t for name, t in inner.items() if re.match(layout.own, name)}
@@ -183,7 +183,7 @@ def _find_layout(tensors: Tensors, prefix: str | None, path: Path) -> tuple[Layo
         if prefix is not None:
             found = [name for name in found if name == prefix]
         trained = [name for name in found if not MOMENTUM.match(name)] or found
-        if len(trained) > 1:
+        if len(trained) > 1 and len({_numbers(tensors, name) for name in trained}) > 1:
             raise UserError(f"{path} holds several networks; say prefix=: {', '.join(trained)}")
         if trained:
             return layout, trained[0]
@@ -193,6 +193,12 @@ def _find_layout(tensors: Tensors, prefix: str | None, path: Path) -> tuple[Layo
         f"{path} holds no network that is known here{asked}; its {len(tensors)} tensors are "
         f"{some}, ... and the layouts are {', '.join(LAYOUTS)}"
     )
+
+
+def _numbers(tensors: Tensors, prefix: str) -> int:
+    """Differs between networks; the same for one network under two prefixes."""
+    own = sorted(name for name in tensors if name.startswith(prefix))
+    return hash(tuple((name.removeprefix(prefix), tensors[name].tobytes()) for name in own))
 
 
 def _layout(name: str, encoder: nn.Module) -> Layout:

@@ -102,6 +102,26 @@ def google_entries(network: ResNet) -> list[Entry]:
     return entries
 
 
+def named_layers(tensors: Tensors) -> Tensors:
+    """Torchvision's names where its ResNet was cut into a list of layers, as in `nn.Sequential(
+    *list(resnet.children())[:-1])`, or calls its shortcuts so, as SupContrast's; else the same."""
+    first = r"((?:.*\.)?)(\d)\.0\.conv1\.weight$"
+    starts: dict[str, int] = {}  # of each list, the number of its first stage
+    for match in filter(None, (re.match(first, name) for name in tensors)):
+        starts[match[1]] = min(starts.get(match[1], 9), int(match[2]))
+
+    def renamed(name: str) -> str:
+        for prefix, start in starts.items():
+            names = {"0": "conv1", "1": "bn1"}
+            names |= {str(start + stage): f"layer{stage + 1}" for stage in range(4)}
+            number, dot, rest = name.removeprefix(prefix).partition(".")
+            if name.startswith(prefix) and number in names:
+                name = prefix + names[number] + dot + rest
+        return re.sub(r"(layer\d\.\d+)\.shortcut\.", r"\1.downsample.", name)
+
+    return {renamed(name): tensor for name, tensor in tensors.items()}
+
+
 def torchvision_network(tensors: Tensors) -> ResNet:
     """The network that such tensors are of.
 

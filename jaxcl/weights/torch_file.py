@@ -32,11 +32,16 @@ STORAGES: dict[str, np.dtype[Any]] = {
 }  # fmt: skip
 STAND_INS = (
     "argparse",
-    "omegaconf",
-    "pytorch_lightning",
+    "datetime",
+    "easydict",
     "lightning",
     "lightning_fabric",
+    "numpy",
+    "omegaconf",
     "pathlib",
+    "pytorch_lightning",
+    "typing",
+    "yacs",
 )
 """Packages whose objects lie beside the weights in some trainers' files; they become empty."""
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -107,7 +112,15 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
     ("torch", "Size"): tuple,
     ("torch", "device"): lambda *args: ":".join(map(str, args)),
-    ("builtins", "set"): set,
+    ("torch.torch_version", "TorchVersion"): str,
+    ("collections", "Counter"): dict,
+    ("collections", "defaultdict"): lambda *_: {},
+    ("builtins", "long"): int,
+    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
+    **{
+        ("builtins", kind.__name__): kind
+        for kind in (bool, bytearray, complex, dict, float, frozenset, int, list, set, slice, str)
+    },
 }
 
 
@@ -117,6 +130,7 @@ class _Unpickler(pickle.Unpickler):
         self.path, self.storage = path, storage
 
     def find_class(self, module: str, name: str) -> Any:
+        module = {"__builtin__": "builtins"}.get(module, module)  # as Python 2 called it
         if (module, name) in _KNOWN:
             return _KNOWN[module, name]
         if module in ("torch", "torch.storage") and name in STORAGES:
@@ -182,7 +196,7 @@ def _read_legacy(path: Path, file: BinaryIO) -> Any:
 def _resolve(found: Any) -> Any:
     if isinstance(found, _Tensor):
         return _array(found)
-    if isinstance(found, _StandIn):
+    if isinstance(found, _StandIn | type):
         return {}
     if isinstance(found, Mapping):
         return {name: _resolve(item) for name, item in found.items()}

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jitted import forward, initialise
 
 from jaxcl.encoders import (
@@ -15,6 +16,7 @@ from jaxcl.encoders import (
     per_chunk,
     simclr_v2_resnet,
 )
+from jaxcl.encoders.pointwise import Pointwise
 
 KEY = jax.random.key(0)
 EXTENDED = pytest.mark.extended
@@ -147,6 +149,18 @@ def test_strided_convolutions_pad_alike_on_both_sides():
     maps = forward(encoder, params, stats, x, train=False)[0]["stages"][3]
     mirror = forward(encoder, turned, stats, x[:, :, ::-1], train=False)[0]["stages"][3]
     np.testing.assert_allclose(mirror, maps[:, :, ::-1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pointwise_is_a_convolution(stride):
+    """flax's, with the same parameters, on a map of odd sides; values and gradients."""
+    x = jax.random.normal(KEY, (2, 7, 5, 3))
+    ours = Pointwise(4, stride)
+    theirs = nn.Conv(4, (1, 1), (stride, stride), padding="VALID", use_bias=False)
+    variables = theirs.init(KEY, x)
+    value = lambda module, v, x: jnp.sum(jnp.sin(module.apply(v, x)))
+    one, two = (jax.value_and_grad(value, (1, 2))(m, variables, x) for m in (ours, theirs))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, two)
 
 
 def test_blocks_start_as_the_identity():

@@ -176,6 +176,34 @@ def test_the_trained_network_is_found_among_prefixes(tmp_path, trained, copy):
         assert all((leaf == 2.0).all() for leaf in jax.tree.leaves(slow.params))
 
 
+@pytest.mark.parametrize("first", [3, 4])  # with a max pool among the layers, or without
+def test_layers_of_a_list_are_named(tmp_path, first):
+    """torch.nn.Sequential(*list(resnet.children())[:-1]), as in BYOL's and SimCLR's best known
+    codes; and SupContrast's name of the shortcuts."""
+    tensors = resnet_tensors(tmp_path, "")
+    numbers = {"conv1": 0, "bn1": 1} | {f"layer{i}": first + i - 1 for i in range(1, 5)}
+    listed = {}
+    for name, tensor in tensors.items():
+        head, _, rest = name.partition(".")
+        listed[f"encoder.{numbers[head]}.{rest}".replace("downsample", "shortcut")] = tensor
+    write_tensors(tmp_path / "named.pth", tensors)
+    write_tensors(tmp_path / "listed.pth", listed)
+    one, two = load_encoder(tmp_path / "named.pth"), load_encoder(tmp_path / "listed.pth")
+    assert one.encoder == two.encoder
+    jax.tree.map(np.testing.assert_array_equal, one[1:3], two[1:3])
+
+
+def test_one_network_under_two_names(tmp_path):
+    """lucidrains/byol-pytorch keeps the encoder as `net` and within `online_encoder`."""
+    plain = resnet_tensors(tmp_path, "net.", 1.0)
+    tensors = plain | resnet_tensors(tmp_path, "online_encoder.net.", 1.0)
+    write_tensors(
+        tmp_path / "w.pth", tensors | resnet_tensors(tmp_path, "target_encoder.net.", 2.0)
+    )
+    read = load_encoder(tmp_path / "w.pth")
+    assert all((leaf == 1.0).all() for leaf in jax.tree.leaves(read.params))
+
+
 def test_moco_v3s_small_transformer_has_twelve_heads(tmp_path):
     encoder = ViT(384, 1, 12, 8, patch=8, image=16)
     params, stats = variables(encoder)
@@ -202,7 +230,7 @@ def test_all_that_does_not_fit_is_listed_at_once(tmp_path):
 
 def test_mistakes_are_told_in_one_message(tmp_path):
     write_tensors(
-        tmp_path / "two.npz", resnet_tensors(tmp_path, "a.") | resnet_tensors(tmp_path, "b.")
+        tmp_path / "two.npz", resnet_tensors(tmp_path, "a.") | resnet_tensors(tmp_path, "b.", 2.0)
     )
     write_tensors(tmp_path / "none.npz", {"x": np.ones(2)})
     write_tensors(tmp_path / "one.npz", resnet_tensors(tmp_path, ""))

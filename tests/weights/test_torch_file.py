@@ -41,6 +41,20 @@ def test_reads_what_torch_wrote(file):
     assert wide["d"].dtype == wide["e"].dtype == np.float32
 
 
+def test_reads_tensors_beside_what_trainers_leave():
+    """make_fixtures_torch.py says what is in the file."""
+    found = read_torch(FIXTURES / "torch_trainer.pth")
+    weight = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for name in ("weight", "parameter"):
+        np.testing.assert_array_equal(found["state_dict"][name], weight)
+    momentum = found["optimizer"]["state"][0]["momentum_buffer"]
+    np.testing.assert_array_equal(momentum, np.ones((2, 3), np.float32))
+    assert found["epoch"] == 3 and found["schedule"]["milestones"] == {1: 1, 2: 1}
+    assert found["hyper_parameters"] == found["best"] == found["args"] == {}
+    assert found["callbacks"]["ModelCheckpoint"]["best"] == 1.0
+    assert read_tensors(FIXTURES / "torch_trainer.pth").keys() == {"weight", "parameter"}
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_file_cut_short_is_refused(file, tmp_path):
     whole = file.read_bytes()
