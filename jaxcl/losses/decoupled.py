@@ -51,6 +51,7 @@ def decoupled(
     if both_ways:
         negatives = jnp.stack(logsumexp_among(views, scale=scale, ids=example, normalize=True))
     else:
-        marks = {"q_ids": example, "k_ids": example}
-        negatives = logsumexp_pairs(a, views, scale=scale, **marks, normalize=True)
+        negatives = logsumexp_pairs(
+            a, views, scale=scale, q_ids=example, k_ids=example, normalize=True
+        )
     return jnp.mean(negatives - positive)

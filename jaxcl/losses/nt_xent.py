@@ -65,18 +65,20 @@ def nt_xent_with_accuracy(
 ) -> NTXent:
     """`nt_xent` together with the contrastive accuracy, from the same pairs."""
     check_pairs(a, b)
-    views = a, b = as_rows(a), as_rows(b)
+    a, b = as_rows(a), as_rows(b)
     # Twins have one id: neither is the other's negative.
     ids, scale = jnp.arange(len(a)), 1 / temperature
     own = scale * own_pairs(a, b, normalize=True)
-    others = logsumexp_among(views, scale=scale, ids=ids, normalize=True)
-    hardest = max_pairs(views, views, scale=scale, q_ids=ids, k_ids=ids, normalize=True)
-    others, hardest = jnp.stack(others), jnp.stack(hardest)
+    views = (a, b)
+    others = jnp.stack(logsumexp_among(views, scale=scale, ids=ids, normalize=True))
+    hardest = jnp.stack(max_pairs(views, views, scale=scale, q_ids=ids, k_ids=ids, normalize=True))
     if negatives is not None:
         bias = None if shown is None else jnp.where(shown, 0.0, -jnp.inf)
-        more = {"scale": scale, "bias": bias, "normalize": True}
-        others = jnp.logaddexp(others, jnp.stack(logsumexp_pairs(views, negatives, **more)))
-        hardest = jnp.maximum(hardest, jnp.stack(max_pairs(views, negatives, **more)))
+        queue = as_rows(negatives)
+        more = logsumexp_pairs(views, queue, scale=scale, bias=bias, normalize=True)
+        others = jnp.logaddexp(others, jnp.stack(more))
+        nearest = max_pairs(views, queue, scale=scale, bias=bias, normalize=True)
+        hardest = jnp.maximum(hardest, jnp.stack(nearest))
     loss = jnp.mean(jnp.logaddexp(own, others) - own)
     accuracy = jnp.mean(own > hardest)
     if reduction == "official":

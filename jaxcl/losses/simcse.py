@@ -46,8 +46,7 @@ def simcse(
     z1, z2, hard = (as_rows(z) for z in (z1, z2, hard))
     row, scale = jnp.arange(len(z1)), 1 / temperature
     own, own_hard = (scale * own_pairs(z1, z, normalize=True) for z in (z2, hard))
-    marks = {"q_ids": row, "k_ids": row, "normalize": True}
-    others = logsumexp_pairs(z1, (z2, hard), scale=scale, **marks)
+    others = logsumexp_pairs(z1, (z2, hard), scale=scale, q_ids=row, k_ids=row, normalize=True)
     negatives = jnp.logaddexp(others, own_hard + hard_weight)
     return jnp.mean(jnp.logaddexp(own, negatives) - own)
 

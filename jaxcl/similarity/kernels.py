@@ -44,9 +44,7 @@ class Marks(NamedTuple):
 def one_sided(sums_of: SumsOf, gathered_of: GatheredOf) -> Reduction:
     """The whole reduction, from kernels that serve the queries."""
 
-    def forward(
-        q_side: Side, k_side: Side, scale: Array, tiling: Tiling, wanted: Wanted
-    ) -> Sums:
+    def forward(q_side: Side, k_side: Side, scale: Array, tiling: Tiling, wanted: Wanted) -> Sums:
         q, k = whole(q_side), whole(k_side)
         rows = by_view(sums_of(q, k, scale), len(q_side))
         return Sums(rows, by_view(sums_of(k, q, scale), len(k_side)) if wanted.columns else None)
@@ -63,8 +61,10 @@ def one_sided(sums_of: SumsOf, gathered_of: GatheredOf) -> Reduction:
         q, k = whole(q_side), whole(k_side)
         own = tiling.triangle or (sums.columns is not None and not wanted.keys)
         rows, columns = (
-            tuple(None if views is None else jnp.concatenate(views) for views in numbers)
-            for numbers in zip(arriving, sums, strict=True)
+            (None, None)
+            if total is None or g is None
+            else (jnp.concatenate(g), jnp.concatenate(total))
+            for g, total in zip(arriving, sums, strict=True)
         )
         to_q, q_bias = gathered_of(q, k, scale, rows, columns)
         on_q = by_view(Gain(to_q, q_bias if sums.columns is not None else None), len(q_side))

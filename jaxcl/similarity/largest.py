@@ -4,7 +4,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.similarity.reduction import Gradients, Reduction, Sums, Wanted
-from jaxcl.similarity.tiles import MASKED, Rows, Side, Tile, Tiling, hidden_behind, masked_logits, sweep
+from jaxcl.similarity.tiles import (
+    MASKED,
+    Rows,
+    Side,
+    Tile,
+    Tiling,
+    hidden_behind,
+    masked_logits,
+    sweep,
+)
 from jaxcl.typing import Array, Float, Int, PyTree
 
 

@@ -20,7 +20,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.similarity.reduction import Gain, Gradients, Reduction, Sums, Wanted
-from jaxcl.similarity.tiles import MASKED, Numbers, Rows, Side, Tile, Tiling, product, product_across, sweep
+from jaxcl.similarity.tiles import (
+    MASKED,
+    Numbers,
+    Rows,
+    Side,
+    Tile,
+    Tiling,
+    product,
+    product_across,
+    sweep,
+)
 from jaxcl.typing import Array, Float, PyTree
 
 SAFE = 40.0
@@ -37,7 +47,7 @@ def forward(q: Side, k: Side, scale: Float[Array, ""], tiling: Tiling, wanted: W
             return e @ jnp.exp(tile.k.bias), (jnp.exp(tile.q.bias) @ e if both else ())
 
         rows, columns = sweep(tiling, q, k, scale, visit)
-        return jax.tree.map(_log, (rows, columns))
+        return jax.tree.map(_log, rows), jax.tree.map(_log, columns)
 
     def careful() -> tuple[PyTree, PyTree]:
         def visit(tile: Tile) -> tuple[PyTree, PyTree]:

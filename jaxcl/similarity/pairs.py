@@ -32,8 +32,8 @@ from jaxcl.similarity import transport as over
 from jaxcl.similarity.largest import MAXIMUM, nearest
 from jaxcl.similarity.logsumexp import LOG_SUM_EXP
 from jaxcl.similarity.reduction import Pulled, Reduction, Sums, Wanted
-from jaxcl.similarity.softplus import SOFTPLUS
 from jaxcl.similarity.rows import Lengths
+from jaxcl.similarity.softplus import SOFTPLUS
 from jaxcl.similarity.tiles import MASKED, Rows, Side, by_view, masked_logits, whole
 from jaxcl.similarity.transport import Spread, Transport
 from jaxcl.typing import Array, Float, Int
@@ -150,7 +150,7 @@ def logsumexp_among(
     Returns:
       [n] float32, for each view; a row that sees no other gets about -1e9, and no gradient.
     """
-    side = _side(z, bias, ids, groups, normalize)
+    side = _side(z, bias, ids, groups, normalize=normalize)
     if ids is None:
         own = jnp.arange(len(side) * len(side[0].x)).reshape(len(side), -1)
         side = tuple(rows._replace(ids=one) for rows, one in zip(side, own, strict=True))
@@ -241,8 +241,7 @@ def topk_pairs(
     if queries.x.shape[1] != given.x.shape[1]:
         raise ValueError(f"q has {queries.x.shape[1]} columns and k {given.x.shape[1]}")
     (rows,), (keys,) = (
-        over.evenly(side, over.devices())
-        for side in jax.lax.stop_gradient(((queries,), (given,)))
+        over.evenly(side, over.devices()) for side in jax.lax.stop_gradient(((queries,), (given,)))
     )
     scale = jax.lax.stop_gradient(jnp.asarray(scale, keys.bias.dtype))
     logits, places = over.per_query(partial(nearest, count=count), rows, keys, scale)
@@ -252,7 +251,7 @@ def topk_pairs(
 def _sides(q: tuple[Any, ...], k: tuple[Any, ...], normalize: bool = False) -> tuple[Side, Side]:
     if any((one is None) != (other is None) for one, other in zip(q[2:], k[2:], strict=True)):
         raise ValueError("ids, and groups, are given for both sides together or not at all")
-    return _side(*q, normalize), _side(*k, normalize)
+    return _side(*q, normalize=normalize), _side(*k, normalize=normalize)
 
 
 def _side(
@@ -260,6 +259,7 @@ def _side(
     bias: Array | None,
     ids: Array | None,
     groups: Array | None,
+    *,
     normalize: bool,
 ) -> Side:
     views = [jnp.asarray(view) for view in (x if isinstance(x, tuple) else (x,))]
@@ -269,16 +269,14 @@ def _side(
     given = jnp.zeros(len(views[0]), kind) if bias is None else jnp.asarray(bias, kind)
     ids, groups = (None if marks is None else jnp.asarray(marks) for marks in (ids, groups))
     return tuple(
-        Rows(
-            view, jnp.maximum(given, MASKED), ids, groups, Lengths.of(view) if normalize else None
-        )
+        Rows(view, jnp.maximum(given, MASKED), ids, groups, Lengths.of(view) if normalize else None)
         for view in views
     )
 
 
-def _as_given(z: Any, by_view: tuple[Array, ...]) -> Any:
+def _as_given(z: Views, found: tuple[Array, ...]) -> Views:
     """For each view, if there were several."""
-    return by_view if isinstance(z, tuple) else by_view[0]
+    return found if isinstance(z, tuple) else found[0]
 
 
 def _dense(sides: tuple[Side, Side], body: Body | None) -> bool:

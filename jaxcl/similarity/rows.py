@@ -1,6 +1,6 @@
 """Rows as directions."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,13 +62,13 @@ def cosines(a: Float[Array, "n d"], b: Float[Array, "n d"]) -> Float[Array, "n"]
     return _cosines(a, b)[0]
 
 
-def _cosines(a: Array, b: Array) -> tuple[Array, tuple[Array, ...]]:
+def _cosines(a: Array, b: Array) -> tuple[Array, Any]:
     lengths = Lengths.of(a), Lengths.of(b)
     found = jnp.sum(lengths[0].divide(a) * lengths[1].divide(b), axis=1)
     return found, (a, b, *lengths, found)
 
 
-def _cosines_back(kept, g):
+def _cosines_back(kept: Any, g: Array) -> tuple[Array, Array]:
     a, b, of_a, of_b, found = kept
     u, v = of_a.divide(a), of_b.divide(b)
     found, g = jax.lax.optimization_barrier(found), jax.lax.optimization_barrier(g)

@@ -3,7 +3,8 @@
 A tile is the part of the [n, m] matrix of dot products that belongs to one run of queries and one
 run of keys. No more than one exists at a time, so memory grows with the rows, not with the pairs.
 Rows that count as directions are scaled as they are read, and views that come in several arrays
-meet in the tiles, so neither is there twice. Of one set of rows with itself the matrix is symmetric: `triangle` visits each pair of runs once.
+meet in the tiles, so neither is there twice. Of one set of rows with itself the matrix is
+symmetric: `triangle` visits each pair of runs once.
 """
 
 from collections.abc import Callable
@@ -87,25 +88,6 @@ class Tile(NamedTuple):
         return x if self.hidden is None else jnp.where(self.hidden, otherwise, x)
 
 
-class Run(NamedTuple):
-    """Where a run of rows lies; the last one ends where its side does."""
-
-    start: Array
-    size: int
-    """Of each view."""
-    again: Bool[Array, "t"] | None
-    """Rows, of all views, that the run before has as well; None: surely none."""
-
-    @classmethod
-    def at(cls, number: Array, size: int, views: int, count: int) -> "Run":
-        """Run `number` of sides of `count` rows."""
-        start = number * size
-        if count % size == 0:
-            return cls(start, size, None)
-        last = jnp.minimum(start, count - size)
-        return cls(last, size, jnp.tile(last + jnp.arange(size) < start, views))
-
-
 Visit = Callable[[Tile], tuple[PyTree, PyTree]]
 Numbers = tuple[tuple[Array, ...], ...]
 """For each view of a side, some numbers of each row; () for none."""
@@ -136,45 +118,102 @@ def sweep(
       neutral: what `join` leaves the other gain as it is with.
 
     Returns:
-      what each view of the queries got, [n, ...] each, and of the keys, [m, ...] each; in a triangle
-      twice the same, with both in it.
+      what each view of the queries got, [n, ...] each, and of the keys, [m, ...] each; in a
+      triangle twice the same, with both in it.
     """
-    q_side = tuple(zip(q, per_query or ((),) * len(q), strict=True))
-    k_side = tuple(zip(k, per_key or ((),) * len(k), strict=True))
+    sides = Runs.of(q, per_query, tiling.rows), Runs.of(k, per_key, tiling.columns)
 
-    def tile(runs: tuple[Run, Run]) -> tuple[PyTree, PyTree]:
-        (q_run, rows), (k_run, columns) = (_cut(*each) for each in zip((q_side, k_side), runs))
+    def tile(place: Array) -> list[PyTree]:
+        """What each view of the run of queries gets, and of the run of keys."""
+        (q_run, rows), (k_run, columns) = (side.at(i) for side, i in zip(sides, place, strict=True))
         logits = scale * dots(q_run.x, k_run.x)
         gains = visit(Tile(logits, hidden(q_run, k_run), q_run, k_run, rows, columns))
-        kept = [_fresh(gain, run, neutral) for gain, run in zip(gains, runs)]
-        return by_view(kept[0], len(q)), by_view(kept[1], len(k))
+        return [
+            by_view(side.fresh(gain, i, neutral), len(side.x))
+            for side, gain, i in zip(sides, gains, place, strict=True)
+        ]
 
-    def runs_at(place: Array) -> tuple[Run, Run]:
-        down, across = tiling.rows, tiling.columns
-        return Run.at(place[0], down, len(q), tiling.n), Run.at(place[1], across, len(k), tiling.m)
+    def joined(total: PyTree, gain: PyTree, start: Array) -> PyTree:
+        def one(total: Array, gain: Array) -> Array:
+            before = jax.lax.dynamic_slice_in_dim(total, start, len(gain))
+            return jax.lax.dynamic_update_slice_in_dim(total, join(before, gain), start, 0)
 
-    def both(gained: tuple[PyTree, PyTree], place: Array) -> tuple[tuple[PyTree, PyTree], None]:
-        runs = runs_at(place)
-        to_q, to_k = tile(runs)
-        first = _join_at(gained[0], to_q, runs[0].start, join)
-        return (first, _join_at(gained[1], to_k, runs[1].start, join)), None
+        return jax.tree.map(one, total, gain)
+
+    def both(gained: PyTree, place: Array) -> tuple[PyTree, None]:
+        starts = (side.starts[i] for side, i in zip(sides, place, strict=True))
+        return tuple(map(joined, gained, tile(place), starts)), None
 
     def mirrored(gained: PyTree, place: Array) -> tuple[PyTree, None]:
-        runs = runs_at(place)
-        to_q, to_k = tile(runs)
-        gained = _join_at(gained, to_q, runs[0].start, join)
+        to_q, to_k = tile(place)
+        gained = joined(gained, to_q, sides[0].starts[place[0]])
         above = place[0] != place[1]
         to_k = jax.tree.map(lambda gain: jnp.where(above, gain, neutral), to_k)
-        return _join_at(gained, to_k, runs[1].start, join), None
+        return joined(gained, to_k, sides[1].starts[place[1]]), None
+
+    def nothing(gain: PyTree, count: int) -> PyTree:
+        return jax.tree.map(lambda x: jnp.full((count, *x.shape[1:]), neutral, x.dtype), gain)
 
     places = jnp.asarray(tiling.places)
-    to_q, to_k = jax.eval_shape(lambda place: tile(runs_at(place)), places[0])
-    nothing = (_full(to_q, tiling.n, neutral), _full(to_k, tiling.m, neutral))
+    to_q, to_k = jax.eval_shape(tile, places[0])
+    at_first = nothing(to_q, tiling.n), nothing(to_k, tiling.m)
     if tiling.triangle:
-        total, _ = jax.lax.scan(mirrored, nothing[0], places)
+        total, _ = jax.lax.scan(mirrored, at_first[0], places)
         return total, total
-    gained, _ = jax.lax.scan(both, nothing, places)
+    gained, _ = jax.lax.scan(both, at_first, places)
     return gained
+
+
+class Runs(NamedTuple):
+    """A side in runs of rows; the last one ends where the side does."""
+
+    x: tuple[Float[Array, "n d"], ...]
+    """Each view."""
+    marks: tuple[Any, ...]
+    """The other fields of `Rows`, [r, t], in each run one view after the other."""
+    numbers: tuple[Float[Array, "r t"], ...]
+    starts: Int[Array, "r"]
+    again: Bool[Array, "r t"] | None
+    """Rows that the run before has as well, which count nothing here; None: there are none."""
+
+    @classmethod
+    def of(cls, side: Side, numbers: Numbers, size: int) -> "Runs":
+        """Runs of `size` rows of each view."""
+        count, views = len(side[0].x), len(side)
+        nominal = np.arange(0, count, size)
+        starts = np.minimum(nominal, count - size)
+        places = starts[:, None] + np.arange(size)
+
+        def laid_out(*views: Array) -> Array:
+            # Once for all tiles: told to do it in each, XLA looks up the view for each pair.
+            runs = [x.reshape(-1, size) if not count % size else x[places] for x in views]
+            return jnp.concatenate(runs, axis=1)
+
+        again = jnp.asarray(np.tile(places < nominal[:, None], views)) if count % size else None
+        bias, *others = jax.tree.map(laid_out, *(rows[1:] for rows in side))
+        given = jax.tree.map(laid_out, *(numbers or ((),) * views))
+        if again is not None:
+            bias = jnp.where(again, MASKED, bias)
+            given = jax.tree.map(lambda x: jnp.where(again, 0, x), given)
+        x = tuple(rows.x for rows in side)
+        return cls(x, (bias, *others), given, jnp.asarray(starts), again)
+
+    def at(self, run: Array) -> tuple[Rows, tuple[Array, ...]]:
+        """Rows of a run as the pairs see them, all views, and their numbers."""
+        marks, numbers = jax.tree.map(lambda x: x[run], (self.marks, self.numbers))
+        size = self.marks[0].shape[1] // len(self.x)
+        x = [jax.lax.dynamic_slice_in_dim(view, self.starts[run], size) for view in self.x]
+        rows = Rows(jnp.concatenate(x), *marks)
+        return rows._replace(x=rows.seen(), lengths=None), numbers
+
+    def fresh(self, gain: PyTree, run: Array, neutral: float) -> PyTree:
+        """The gains of a run without those of rows that it has again."""
+        if self.again is None:
+            return gain
+        again = self.again[run]
+        return jax.tree.map(
+            lambda x: jnp.where(again.reshape(-1, *[1] * (x.ndim - 1)), neutral, x), gain
+        )
 
 
 def hidden(q: Rows, k: Rows) -> Bool[Array, "n m"] | None:
@@ -216,7 +255,8 @@ def product_across(g: Float[Array, "t u"], x: Float[Array, "t d"]) -> Float[Arra
     found = jnp.matmul(
         across, g.astype(x.dtype), preferred_element_type=_sums(x), precision="highest"
     )
-    return jax.lax.optimization_barrier(found).T
+    transposed: Array = jax.lax.optimization_barrier(found).T
+    return transposed
 
 
 def _sums(x: Array) -> Any:
@@ -254,25 +294,6 @@ def hidden_behind(
     return rows, tuple(padded(x, 0) for x in numbers)
 
 
-def _cut(
-    views: tuple[tuple[Rows, tuple[Array, ...]], ...], run: Run
-) -> tuple[Rows, tuple[Array, ...]]:
-    """A run of every view, one after the other, in it nothing to be had of what it has again."""
-    parts = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, run.start, run.size), views)
-    rows, numbers = jax.tree.map(lambda *parts: jnp.concatenate(parts), *parts)
-    bias = _fresh(rows.bias, run, MASKED)
-    return rows._replace(x=rows.seen(), lengths=None, bias=bias), _fresh(numbers, run, 0)
-
-
-def _fresh(tree: PyTree, run: Run, otherwise: float) -> PyTree:
-    """What the rows of a run have, but of those that it has again."""
-    if run.again is None:
-        return tree
-    return jax.tree.map(
-        lambda x: jnp.where(run.again.reshape(-1, *[1] * (x.ndim - 1)), otherwise, x), tree
-    )
-
-
 def in_place(
     change: Callable[[PyTree, PyTree], PyTree], beside: PyTree, gained: PyTree, size: int = 512
 ) -> PyTree:
@@ -299,18 +320,5 @@ def in_place(
 
 def by_view(tree: PyTree, count: int) -> tuple[PyTree, ...]:
     """What belongs to each of `count` views that lie one after the other."""
-    return tuple(jax.tree.map(lambda x: jnp.split(x, count)[view], tree) for view in range(count))
-
-
-def _full(tree: PyTree, count: int, value: float) -> PyTree:
-    return jax.tree.map(lambda x: jnp.full((count, *x.shape[1:]), value, x.dtype), tree)
-
-
-def _join_at(
-    total: PyTree, gain: PyTree, start: Array, join: Callable[[Array, Array], Array]
-) -> PyTree:
-    def one(total: Array, gain: Array) -> Array:
-        before = jax.lax.dynamic_slice_in_dim(total, start, len(gain))
-        return jax.lax.dynamic_update_slice_in_dim(total, join(before, gain), start, 0)
-
-    return jax.tree.map(one, total, gain)
+    parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tree)
+    return tuple(jax.tree.map(lambda x, view=view: x[view], parts) for view in range(count))

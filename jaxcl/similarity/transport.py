@@ -52,7 +52,7 @@ class Spread:
         """Gradients of the queries' views and of the keys'; None where not wanted."""
         run = {None: self._backward, "gather": self._gathered_backward, "ring": self._ring_backward}
 
-        def local(q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums) -> Any:
+        def local(q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums) -> PyTree:
             found = run[self.transport](q, k, scale, sums, cotangents)
             on_k = None if found.k is None else pulled_back(k, found.k, scale)
             return pulled_back(q, found.q, scale), on_k
@@ -60,11 +60,10 @@ class Spread:
         rows = PartitionSpec(AXIS)
         if self.transport is not None:
             local = _on_mesh(local, (rows, rows, PartitionSpec(), rows, rows), rows)
-        return local(q, k, scale, sums, cotangents)
+        on_q, on_k = local(q, k, scale, sums, cotangents)
+        return on_q, on_k
 
-    def _backward(
-        self, q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums
-    ) -> Gradients:
+    def _backward(self, q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums) -> Gradients:
         return self.reduction.backward(
             q, k, scale, self._tiling(q, k, self.own), self.wanted,
             sums._replace(columns=self._key_side(sums)),
@@ -94,8 +93,8 @@ class Spread:
         sums = self._part_forward(q, _gather(k), scale)
         if sums.columns is None:
             return sums
-        join = partial(self.reduction.join_devices, axis=AXIS)
-        return sums._replace(columns=jax.tree.map(join, sums.columns))
+        join = self.reduction.join_devices
+        return sums._replace(columns=jax.tree.map(lambda x: join(x, AXIS), sums.columns))
 
     def _gathered_backward(
         self, q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums
@@ -137,7 +136,8 @@ class Spread:
             return guests, jax.tree.map(jnp.add, found._replace(k=on_keys), part(guests))
 
         _, found = jax.lax.fori_loop(1, _devices(), turn, (guests, part(guests)))
-        return found._replace(k=_pass_on(found.k))
+        on_k = _pass_on(found.k)
+        return Gradients(found.q, on_k)
 
 
 def per_query(
