@@ -18,6 +18,9 @@ Q, K = RNG.normal(size=(N, D)), RNG.normal(size=(M, D))
 Q_IDS, K_IDS = RNG.integers(0, 6, N), RNG.integers(0, 6, M)
 Q_GROUPS, K_GROUPS = RNG.integers(0, 2, N), RNG.integers(0, 2, M)
 Q_BIAS, K_BIAS = RNG.normal(size=N), RNG.normal(size=M)
+# Second views of the same examples.
+Q_TWINS, K_TWINS = 0.5 * RNG.normal(size=(N, D)), 3 * RNG.normal(size=(M, D))
+Q_TWINS[4] = 0
 Q_BIAS[2] = K_BIAS[3] = K_BIAS[12] = -np.inf
 WEIGHTS = RNG.normal(size=M)
 # One exponential a pair is enough, and it is not, for either sign.
@@ -38,8 +41,34 @@ def lse(*arguments):
     return np.array([x.max() + np.log(np.exp(x - x.max()).sum()) for x in logits])
 
 
+def unit(x):
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def twice(*marks):
+    """Ids, groups or biases of the rows of two views, one after the other."""
+    return (np.concatenate([x, x]) for x in marks)
+
+
 def softplus(*arguments):
     return np.array([np.logaddexp(0, x).sum() for x in seen(*arguments)])
+
+
+def among_views(a, b, scale, bias):
+    z = np.concatenate([a, b])
+    bias, ids, groups = twice(bias, K_IDS, K_GROUPS)
+    return lse(z, z, scale, bias, ids, ids, groups, groups)
+
+
+def both_of_views(rows, columns):
+    return WEIGHTS[:N] @ rows[0] - WEIGHTS[-N:] @ rows[1] + WEIGHTS @ columns
+
+
+def loop_of_views(scale, a, b, k, of_q, of_k):
+    z = np.concatenate([a, b])
+    bias, ids = twice(of_q, Q_IDS)
+    rows, columns = lse(z, k, scale, of_k, ids, K_IDS), lse(k, z, scale, bias, K_IDS, ids)
+    return both_of_views((rows[:N], rows[N:]), columns)
 
 
 # By name: numbers that are differentiated, the library's function of them, and the loop's. Each is
@@ -72,6 +101,66 @@ CASES = {
             WEIGHTS @ logsumexp_among(z, scale=scale, ids=K_IDS, groups=K_GROUPS, bias=b, **how)
         ),
         lambda scale, z, b: WEIGHTS @ lse(z, z, scale, b, K_IDS, K_IDS, K_GROUPS, K_GROUPS),
+    ),
+    "directions": (
+        (Q, K, K_BIAS),
+        lambda scale, q, k, bias, **how: (
+            WEIGHTS[:N]
+            @ logsumexp_pairs(
+                q,
+                k,
+                scale=scale,
+                q_groups=Q_GROUPS,
+                k_groups=K_GROUPS,
+                bias=bias,
+                normalize=True,
+                **how,
+            )
+        ),
+        lambda scale, q, k, bias: (
+            WEIGHTS[:N]
+            @ lse(
+                unit(q),
+                unit(k),
+                scale,
+                bias,
+                np.arange(N),
+                -np.arange(1, M + 1),
+                Q_GROUPS,
+                K_GROUPS,
+            )
+        ),
+    ),
+    "views": (
+        (K, K_TWINS, K_BIAS),
+        lambda scale, a, b, bias, **how: sum(
+            weights @ x
+            for weights, x in zip(
+                (WEIGHTS, WEIGHTS[::-1]),
+                logsumexp_among(
+                    (a, b),
+                    scale=scale,
+                    ids=K_IDS,
+                    groups=K_GROUPS,
+                    bias=bias,
+                    normalize=True,
+                    **how,
+                ),
+                strict=True,
+            )
+        ),
+        lambda scale, a, b, bias: (
+            np.concatenate([WEIGHTS, WEIGHTS[::-1]]) @ among_views(unit(a), unit(b), scale, bias)
+        ),
+    ),
+    "views of both": (
+        (Q, Q_TWINS, K, Q_BIAS, K_BIAS),
+        lambda scale, a, b, k, of_q, of_k, **how: both_of_views(
+            *logsumexp_both(
+                (a, b), k, scale=scale, q_ids=Q_IDS, k_ids=K_IDS, q_bias=of_q, k_bias=of_k, **how
+            )
+        ),
+        lambda scale, a, b, k, of_q, of_k: loop_of_views(scale, a, b, k, of_q, of_k),
     ),
     "softplus": (
         (Q, K, K_BIAS),

@@ -41,10 +41,11 @@ def class_conditional(
             f"images and classes must both be [n, d] and labels [n]; got {images.shape}, "
             f"{classes.shape} and {labels.shape}"
         )
-    x, e = as_rows(images, normalize=True), as_rows(classes, normalize=True)
-    own = own_pairs(x, e) / temperature
-    everyone = jnp.logaddexp(own, logsumexp_among(x, scale=1 / temperature))
+    x, e, scale = as_rows(images), as_rows(classes), 1 / temperature
+    own = scale * own_pairs(x, e, normalize=True)
+    everyone = jnp.logaddexp(own, logsumexp_among(x, scale=scale, normalize=True))
     if data_to_data:
-        alike = logsumexp_among(x, scale=1 / temperature, groups=singled_out(labels))
+        groups = singled_out(labels)
+        alike = logsumexp_among(x, scale=scale, groups=groups, normalize=True)
         own = jnp.logaddexp(own, alike)
     return jnp.mean(everyone - own)

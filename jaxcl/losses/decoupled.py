@@ -41,15 +41,17 @@ def decoupled(
     check_pairs(a, b)
     if len(a) < 2:
         raise ValueError("one example alone has no negatives; give two or more")
-    a, b = as_rows(a, normalize=True), as_rows(b, normalize=True)
-    example = jnp.arange(len(a))
-    cosines = own_pairs(a, b)
-    positive = cosines / temperature
+    views = a, b = as_rows(a), as_rows(b)
+    example, scale = jnp.arange(len(a)), 1 / temperature
+    cosines = own_pairs(a, b, normalize=True)
+    positive = scale * cosines
     if sigma is not None:
         weights = 2 - len(a) * jax.nn.softmax(cosines / sigma)
         positive = stopped(weights, stop_weights) * positive
-    z, ids = jnp.stack([a, b], axis=1).reshape(-1, a.shape[1]), jnp.repeat(example, 2)
     if both_ways:
-        return jnp.mean(logsumexp_among(z, scale=1 / temperature, ids=ids)) - jnp.mean(positive)
-    negatives = logsumexp_pairs(a, z, scale=1 / temperature, q_ids=example, k_ids=ids)
+        negatives = jnp.stack(logsumexp_among(views, scale=scale, ids=example, normalize=True))
+    else:
+        negatives = logsumexp_pairs(
+            a, views, scale=scale, q_ids=example, k_ids=example, normalize=True
+        )
     return jnp.mean(negatives - positive)

@@ -46,13 +46,13 @@ def hard_negatives(
         raise ValueError("one example alone has no negatives; give two or more")
     if not 0 <= tau_plus < 1:
         raise ValueError(f"tau_plus={tau_plus} is no share below 1")
-    z = jnp.stack([as_rows(a, normalize=True), as_rows(b, normalize=True)], axis=1)
-    own = jnp.repeat(own_pairs(z[:, 0], z[:, 1]) / temperature, 2)
-    z, ids = z.reshape(-1, z.shape[-1]), jnp.repeat(jnp.arange(len(z)), 2)
+    views = a, b = as_rows(a), as_rows(b)
+    own = own_pairs(a, b, normalize=True) / temperature
     log_count = jnp.log(2.0 * len(a) - 2)
 
     def summed(power: float) -> Array:
-        return logsumexp_among(z, scale=power / temperature, ids=ids)
+        example, scale = jnp.arange(len(a)), power / temperature
+        return jnp.stack(logsumexp_among(views, scale=scale, ids=example, normalize=True))
 
     hardened = summed(1 + beta)
     log_r = hardened + log_count - (summed(beta) if beta else log_count)
@@ -79,7 +79,7 @@ def debiased(
 
 def _corrected(
     log_r: Array, log_own: Array, tau_plus: float, floor: float | Array
-) -> Float[Array, "r"]:
+) -> Float[Array, "2 n"]:
     """`log max((R - tau_plus * own) / (1 - tau_plus), exp(floor))`, never out of range."""
     if tau_plus == 0:
         return jnp.maximum(log_r, floor)

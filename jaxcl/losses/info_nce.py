@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.losses.rows import as_rows, check_pairs, own_pairs
-from jaxcl.similarity import logsumexp_both, logsumexp_pairs
+from jaxcl.similarity import logsumexp_both, logsumexp_pairs, unit_rows
 from jaxcl.typing import Array, Float
 
 
@@ -41,15 +41,15 @@ def info_nce(
     check_pairs(q, k)
     if negatives is None and not in_batch:
         raise ValueError("in_batch=False leaves no negatives; give some")
-    q, k = as_rows(q, normalize), as_rows(k, normalize)
-    own = own_pairs(q, k) / temperature
+    q, k, scale = as_rows(q), as_rows(k), 1 / temperature
+    own = scale * own_pairs(q, k, normalize=normalize)
     candidates = own
     if in_batch:
         row = jnp.arange(len(q))
-        others = logsumexp_pairs(q, k, scale=1 / temperature, q_ids=row, k_ids=row)
+        others = logsumexp_pairs(q, k, scale=scale, q_ids=row, k_ids=row, normalize=normalize)
         candidates = jnp.logaddexp(candidates, others)
     if negatives is not None:
-        candidates = jnp.logaddexp(candidates, _more(q, as_rows(negatives, normalize), temperature))
+        candidates = jnp.logaddexp(candidates, _more(q, as_rows(negatives), scale, normalize))
     return jnp.mean(candidates - own)
 
 
@@ -75,20 +75,23 @@ def clip_loss(
     Reference: Radford et al. 2021, arXiv:2103.00020, figure 3.
     """
     check_pairs(images, texts)
-    x, y = as_rows(images, normalize=True), as_rows(texts, normalize=True)
-    row, own = jnp.arange(len(x)), scale * own_pairs(x, y)
-    over_texts, over_images = logsumexp_both(x, y, scale=scale, q_ids=row, k_ids=row)
+    x, y, row = as_rows(images), as_rows(texts), jnp.arange(len(images))
+    own = scale * own_pairs(x, y, normalize=True)
+    over_texts, over_images = logsumexp_both(
+        x, y, scale=scale, q_ids=row, k_ids=row, normalize=True
+    )
     both = jnp.logaddexp(own, over_texts) + jnp.logaddexp(own, over_images)
     return jnp.mean(both / 2 - own)
 
 
 def _more(
-    q: Float[Array, "n d"], negatives: Array, temperature: float | Array
+    q: Float[Array, "n d"], negatives: Array, scale: float | Array, normalize: bool
 ) -> Float[Array, "n"]:
     """Log-sum-exp over further negatives, shared or each query's own."""
     if negatives.ndim == 2:
-        return logsumexp_pairs(q, negatives, scale=1 / temperature)
+        return logsumexp_pairs(q, negatives, scale=scale, normalize=normalize)
     if negatives.ndim != 3 or len(negatives) != len(q):
         raise ValueError(f"negatives must be [m, d] or [{len(q)}, m, d]; got {negatives.shape}")
-    logits = jnp.einsum("nd,nmd->nm", q, negatives, precision="highest") / temperature
-    return jax.nn.logsumexp(logits, axis=1)
+    q, negatives = (unit_rows(x) if normalize else x for x in (q, negatives))
+    logits = jnp.einsum("nd,nmd->nm", q, negatives, precision="highest")
+    return jax.nn.logsumexp(scale * logits, axis=1)

@@ -79,13 +79,12 @@ def i_mix(
     Reference: Lee et al. 2021, arXiv:2010.08887, eq. 3.
     """
     check_pairs(q, k)
-    q, k = as_rows(q, normalize=True), as_rows(k, normalize=True)
-    everyone = logsumexp_pairs(q, k, scale=1 / temperature)
+    q, k, scale = as_rows(q), as_rows(k), 1 / temperature
+    everyone = logsumexp_pairs(q, k, scale=scale, normalize=True)
     if queue is not None:
-        more = logsumexp_pairs(q, as_rows(queue, normalize=True), scale=1 / temperature)
+        more = logsumexp_pairs(q, as_rows(queue), scale=scale, normalize=True)
         everyone = jnp.logaddexp(everyone, more)
-    target = share * own_pairs(q, k) + (1 - share) * own_pairs(q, k[partner])
-    return jnp.mean(everyone - target / temperature)
+    return jnp.mean(everyone - scale * _targets(q, k, partner, share))
 
 
 def i_mix_byol(
@@ -99,5 +98,10 @@ def i_mix_byol(
     Arguments as in `i_mix`; q are predictions, and k come without gradient.
     """
     check_pairs(q, k)
-    q, k = as_rows(q, normalize=True), as_rows(k, normalize=True)
-    return jnp.mean(2 - 2 * (share * own_pairs(q, k) + (1 - share) * own_pairs(q, k[partner])))
+    return jnp.mean(2 - 2 * _targets(as_rows(q), as_rows(k), partner, share))
+
+
+def _targets(q: Array, k: Array, partner: Array, share: Array) -> Float[Array, "n"]:
+    """Cosines with both keys, weighed."""
+    own, other = (own_pairs(q, x, normalize=True) for x in (k, k[partner]))
+    return share * own + (1 - share) * other

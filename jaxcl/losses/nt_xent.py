@@ -65,19 +65,20 @@ def nt_xent_with_accuracy(
 ) -> NTXent:
     """`nt_xent` together with the contrastive accuracy, from the same pairs."""
     check_pairs(a, b)
-    a, b = as_rows(a, normalize=True), as_rows(b, normalize=True)
-    # Twins side by side, as a mesh has them, and with one id: neither is the other's negative.
-    z = jnp.stack((a, b), axis=1).reshape(-1, a.shape[1])
-    ids = jnp.repeat(jnp.arange(len(a)), 2)
-    scale = 1 / temperature
-    own = scale * jnp.repeat(own_pairs(a, b), 2)
-    others = logsumexp_among(z, scale=scale, ids=ids)
-    hardest = max_pairs(z, z, scale=scale, q_ids=ids, k_ids=ids)
+    a, b = as_rows(a), as_rows(b)
+    # Twins have one id: neither is the other's negative.
+    ids, scale = jnp.arange(len(a)), 1 / temperature
+    own = scale * own_pairs(a, b, normalize=True)
+    views = (a, b)
+    others = jnp.stack(logsumexp_among(views, scale=scale, ids=ids, normalize=True))
+    hardest = jnp.stack(max_pairs(views, views, scale=scale, q_ids=ids, k_ids=ids, normalize=True))
     if negatives is not None:
-        more = as_rows(negatives, normalize=True)
         bias = None if shown is None else jnp.where(shown, 0.0, -jnp.inf)
-        others = jnp.logaddexp(others, logsumexp_pairs(z, more, scale=scale, bias=bias))
-        hardest = jnp.maximum(hardest, max_pairs(z, more, scale=scale, bias=bias))
+        queue = as_rows(negatives)
+        more = logsumexp_pairs(views, queue, scale=scale, bias=bias, normalize=True)
+        others = jnp.logaddexp(others, jnp.stack(more))
+        nearest = max_pairs(views, queue, scale=scale, bias=bias, normalize=True)
+        hardest = jnp.maximum(hardest, jnp.stack(nearest))
     loss = jnp.mean(jnp.logaddexp(own, others) - own)
     accuracy = jnp.mean(own > hardest)
     if reduction == "official":

@@ -32,7 +32,7 @@ def negative_cosine(p: Float[Array, "n d"], z: Float[Array, "n d"]) -> Float[Arr
     Reference: Chen & He 2021, arXiv:2011.10566, eq. 1.
     """
     check_pairs(p, z)
-    return -jnp.mean(own_pairs(as_rows(p, normalize=True), as_rows(z, normalize=True)))
+    return -jnp.mean(own_pairs(p, z, normalize=True))
 
 
 def smooth_l1(

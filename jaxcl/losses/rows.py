@@ -3,19 +3,21 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcl.similarity import unit_rows
+from jaxcl.similarity import cosines, unit_rows
 from jaxcl.typing import Array, Float
 
 
-def as_rows(x: Float[Array, "n d"], normalize: bool) -> Float[Array, "n d"]:
+def as_rows(x: Float[Array, "n d"], normalize: bool = False) -> Float[Array, "n d"]:
     """Unit rows, or the rows as they are; in float32 at least."""
     x = jnp.asarray(x)
     return unit_rows(x) if normalize else x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def own_pairs(a: Float[Array, "n d"], b: Float[Array, "n d"]) -> Float[Array, "n"]:
-    """Dot product of row i of one with row i of the other."""
-    return jnp.sum(a * b, axis=-1)
+def own_pairs(
+    a: Float[Array, "n d"], b: Float[Array, "n d"], *, normalize: bool = False
+) -> Float[Array, "n"]:
+    """Dot product of row i of one with row i of the other; of their directions, if so asked."""
+    return cosines(a, b) if normalize else jnp.sum(a * b, axis=-1)
 
 
 def check_pairs(a: Array, b: Array) -> None:

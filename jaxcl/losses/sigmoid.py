@@ -31,6 +31,8 @@ def siglip(
     Reference: Zhai et al. 2023, arXiv:2303.15343, eq. 1.
     """
     check_pairs(images, texts)
-    x, y = as_rows(images, normalize=True), as_rows(texts, normalize=True)
-    every = softplus_pairs(x, y, scale=scale, bias=jnp.broadcast_to(bias, len(y)))
-    return jnp.mean(every - (scale * own_pairs(x, y) + bias))  # softplus(-u) = softplus(u) - u
+    x, y = as_rows(images), as_rows(texts)
+    biases = jnp.broadcast_to(bias, len(y))
+    every = softplus_pairs(x, y, scale=scale, bias=biases, normalize=True)
+    own = scale * own_pairs(x, y, normalize=True) + bias
+    return jnp.mean(every - own)  # softplus(-u) = softplus(u) - u

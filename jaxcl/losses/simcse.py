@@ -43,12 +43,11 @@ def simcse(
         return info_nce(z1, z2, temperature=temperature)
     check_pairs(z1, z2)
     check_pairs(z1, hard)
-    z1, z2, hard = (as_rows(z, normalize=True) for z in (z1, z2, hard))
+    z1, z2, hard = (as_rows(z) for z in (z1, z2, hard))
     row, scale = jnp.arange(len(z1)), 1 / temperature
-    own, own_hard = scale * own_pairs(z1, z2), scale * own_pairs(z1, hard) + hard_weight
-    others = logsumexp_pairs(z1, z2, scale=scale, q_ids=row, k_ids=row)
-    others_hard = logsumexp_pairs(z1, hard, scale=scale, q_ids=row, k_ids=row)
-    negatives = jnp.logaddexp(jnp.logaddexp(others, others_hard), own_hard)
+    own, own_hard = (scale * own_pairs(z1, z, normalize=True) for z in (z2, hard))
+    others = logsumexp_pairs(z1, (z2, hard), scale=scale, q_ids=row, k_ids=row, normalize=True)
+    negatives = jnp.logaddexp(others, own_hard + hard_weight)
     return jnp.mean(jnp.logaddexp(own, negatives) - own)
 
 

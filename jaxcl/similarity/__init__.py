@@ -8,9 +8,10 @@ from jaxcl.similarity.pairs import (
     softplus_pairs,
     topk_pairs,
 )
-from jaxcl.similarity.rows import unit_rows
+from jaxcl.similarity.rows import cosines, unit_rows
 
 __all__ = [
+    "cosines",
     "logsumexp_among",
     "logsumexp_both",
     "logsumexp_pairs",

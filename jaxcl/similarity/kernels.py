@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.similarity.logsumexp import LOG_SUM_EXP
-from jaxcl.similarity.reduction import Gradients, Reduction, Sums, Wanted
-from jaxcl.similarity.tiles import MASKED, Rows, Tiling, hidden_behind
+from jaxcl.similarity.reduction import Gain, Gradients, Reduction, Sums, Wanted
+from jaxcl.similarity.tiles import MASKED, Rows, Side, Tiling, by_view, hidden_behind, whole
 from jaxcl.typing import Array, Float
 
 SumsOf = Callable[[Rows, Rows, Float[Array, ""]], Float[Array, "n"]]
@@ -29,7 +29,7 @@ GatheredOf = Callable[
 """`sum_j G_ij k_j` of each query, and its bias's `sum_j h_j exp(s_ij + b_i - C_j)`."""
 
 
-class Side(NamedTuple):
+class Marks(NamedTuple):
     """One side's numbers, or references to a tile's: [n, 1] for queries, [1, m] for keys."""
 
     bias: Any
@@ -44,38 +44,48 @@ class Side(NamedTuple):
 def one_sided(sums_of: SumsOf, gathered_of: GatheredOf) -> Reduction:
     """The whole reduction, from kernels that serve the queries."""
 
-    def forward(q: Rows, k: Rows, scale: Array, tiling: Tiling, wanted: Wanted) -> Sums:
-        return Sums(sums_of(q, k, scale), sums_of(k, q, scale) if wanted.columns else None)
+    def forward(q_side: Side, k_side: Side, scale: Array, tiling: Tiling, wanted: Wanted) -> Sums:
+        q, k = whole(q_side), whole(k_side)
+        rows = by_view(sums_of(q, k, scale), len(q_side))
+        return Sums(rows, by_view(sums_of(k, q, scale), len(k_side)) if wanted.columns else None)
 
     def backward(
-        q: Rows, k: Rows, scale: Array, tiling: Tiling, wanted: Wanted, sums: Sums, arriving: Sums
+        q_side: Side,
+        k_side: Side,
+        scale: Array,
+        tiling: Tiling,
+        wanted: Wanted,
+        sums: Sums,
+        arriving: Sums,
     ) -> Gradients:
+        q, k = whole(q_side), whole(k_side)
         own = tiling.triangle or (sums.columns is not None and not wanted.keys)
-        rows, columns = (arriving.rows, sums.rows), (arriving.columns, sums.columns)
-        dq, q_bias = gathered_of(q, k, scale, rows, columns)
-        moved = (0.5 if own else 1.0) * jnp.sum(q.x * dq)
-        found = Gradients(
-            scale * dq, q_bias if sums.columns is not None else None, None, None, moved
+        rows, columns = (
+            (None, None)
+            if total is None or g is None
+            else (jnp.concatenate(g), jnp.concatenate(total))
+            for g, total in zip(arriving, sums, strict=True)
         )
+        to_q, q_bias = gathered_of(q, k, scale, rows, columns)
+        on_q = by_view(Gain(to_q, q_bias if sums.columns is not None else None), len(q_side))
         if own:
-            return found
-        dk, k_bias = gathered_of(k, q, scale, columns, rows)
-        return found._replace(k=scale * dk, k_bias=k_bias)
+            return Gradients(on_q)
+        return Gradients(on_q, by_view(Gain(*gathered_of(k, q, scale, columns, rows)), len(k_side)))
 
     return Reduction(forward, backward, LOG_SUM_EXP.join, LOG_SUM_EXP.join_devices)
 
 
 def laid_out(rows: Rows, numbers: Numbers, extra: int, axis: int) -> Any:
-    """Rows and their `Side`, with hidden rows that fill up the last tile; axis 1 for queries."""
+    """Rows and their `Marks`, with hidden rows that fill up the last tile; axis 1 for queries."""
     given = tuple(x for x in numbers if x is not None)
     rows, given = hidden_behind((rows, given), extra)
     g, total = given if given else (None, None)
-    side = Side(rows.bias, rows.ids, rows.groups, g, total)
+    side = Marks(rows.bias, rows.ids, rows.groups, g, total)
     return rows.x, jax.tree.map(partial(jnp.expand_dims, axis=axis), side)
 
 
 def logits_of(
-    scale: Array, q: Float[Array, "t d"], k: Float[Array, "u d"], of_q: Side, of_k: Side
+    scale: Array, q: Float[Array, "t d"], k: Float[Array, "u d"], of_q: Marks, of_k: Marks
 ) -> Float[Array, "t u"]:
     """Scaled dot products, MASKED where a pair does not see each other."""
     logits = scale * product(q, k, contract=1)
@@ -101,7 +111,7 @@ def finished(peak: Float[Array, "t 1"], total: Float[Array, "t 1"]) -> Float[Arr
 
 
 def weights(
-    logits: Float[Array, "t u"], of_q: Side, of_k: Side
+    logits: Float[Array, "t u"], of_q: Marks, of_k: Marks
 ) -> tuple[Float[Array, "t u"], Float[Array, "t 1"]]:
     """G of a tile, and the sums of its second term over keys."""
     g, of_bias = jnp.zeros_like(logits), jnp.zeros_like(logits[:, :1])
@@ -123,9 +133,9 @@ def product(a: Array, b: Array, *, contract: int) -> Array:
     )  # fmt: skip
 
 
-def read(side: Side) -> Side:
+def read(side: Marks) -> Marks:
     """The numbers behind a tile's references."""
-    return Side(*(None if ref is None else ref[...] for ref in side))
+    return Marks(*(None if ref is None else ref[...] for ref in side))
 
 
 def _share(logits: Array, bias: Array, total: Array) -> Array:

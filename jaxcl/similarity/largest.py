@@ -4,11 +4,20 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.similarity.reduction import Gradients, Reduction, Sums, Wanted
-from jaxcl.similarity.tiles import MASKED, Rows, Tile, Tiling, hidden_behind, masked_logits, sweep
+from jaxcl.similarity.tiles import (
+    MASKED,
+    Rows,
+    Side,
+    Tile,
+    Tiling,
+    hidden_behind,
+    masked_logits,
+    sweep,
+)
 from jaxcl.typing import Array, Float, Int, PyTree
 
 
-def forward(q: Rows, k: Rows, scale: Float[Array, ""], tiling: Tiling, wanted: Wanted) -> Sums:
+def forward(q: Side, k: Side, scale: Float[Array, ""], tiling: Tiling, wanted: Wanted) -> Sums:
     """`R_i = max_j s_ij + b_j`, and the same by columns in a triangle."""
 
     def visit(tile: Tile) -> tuple[PyTree, PyTree]:
@@ -22,7 +31,7 @@ def forward(q: Rows, k: Rows, scale: Float[Array, ""], tiling: Tiling, wanted: W
 
 
 def backward(
-    q: Rows, k: Rows, scale: Array, tiling: Tiling, wanted: Wanted, sums: Sums, cotangents: Sums
+    q: Side, k: Side, scale: Array, tiling: Tiling, wanted: Wanted, sums: Sums, cotangents: Sums
 ) -> Gradients:
     """None flows."""
     raise NotImplementedError

@@ -8,24 +8,36 @@ gradients of R and C, all outgoing ones follow from one matrix,
 
     G_ij = g_i exp(s_ij + b_j - R_i) + h_j exp(s_ij + b_i - C_j)
 
-    dq = scale G k,    dk = scale G' q,    dscale = sum_ij G_ij q_i . k_j
+    dq = scale G k,    dk = scale G' q,    dscale = sum_i q_i . (G k)_i
 
 Where no logit can leave +-40 (a sum of exponentials then neither over- nor underflows), one
 exponential for each pair serves rows, columns and both terms of G; elsewhere each has its own.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from jaxcl.similarity.reduction import Gradients, Reduction, Sums, Wanted
-from jaxcl.similarity.tiles import MASKED, Rows, Tile, Tiling, product, sweep
+from jaxcl.similarity.reduction import Gain, Gradients, Reduction, Sums, Wanted
+from jaxcl.similarity.tiles import (
+    MASKED,
+    Numbers,
+    Rows,
+    Side,
+    Tile,
+    Tiling,
+    product,
+    product_across,
+    sweep,
+)
 from jaxcl.typing import Array, Float, PyTree
 
 SAFE = 40.0
 """Largest logit whose exponentials float32 adds up, forward and backward, without a shift."""
 
 
-def forward(q: Rows, k: Rows, scale: Float[Array, ""], tiling: Tiling, wanted: Wanted) -> Sums:
+def forward(q: Side, k: Side, scale: Float[Array, ""], tiling: Tiling, wanted: Wanted) -> Sums:
     """The sums; MASKED where a row or a column sees nothing."""
     both = wanted.columns or tiling.triangle
 
@@ -35,7 +47,7 @@ def forward(q: Rows, k: Rows, scale: Float[Array, ""], tiling: Tiling, wanted: W
             return e @ jnp.exp(tile.k.bias), (jnp.exp(tile.q.bias) @ e if both else ())
 
         rows, columns = sweep(tiling, q, k, scale, visit)
-        return _log(rows), jax.tree.map(_log, columns)
+        return jax.tree.map(_log, rows), jax.tree.map(_log, columns)
 
     def careful() -> tuple[PyTree, PyTree]:
         def visit(tile: Tile) -> tuple[PyTree, PyTree]:
@@ -52,8 +64,8 @@ def forward(q: Rows, k: Rows, scale: Float[Array, ""], tiling: Tiling, wanted: W
 
 
 def backward(
-    q: Rows,
-    k: Rows,
+    q: Side,
+    k: Side,
     scale: Float[Array, ""],
     tiling: Tiling,
     wanted: Wanted,
@@ -61,20 +73,19 @@ def backward(
     cotangents: Sums,
 ) -> Gradients:
     """Gradients, given the sums and the gradients that arrive at them."""
-    of_columns: tuple[Array, ...] = ()
+    of_rows = tuple(zip(cotangents.rows, sums.rows, strict=True))
+    of_columns: Numbers = ()
     if sums.columns is not None and cotangents.columns is not None:
-        of_columns = (cotangents.columns, sums.columns)
+        of_columns = tuple(zip(cotangents.columns, sums.columns, strict=True))
 
     def gains(tile: Tile, to_rows: Array, to_columns: Array | None) -> tuple[PyTree, PyTree]:
         """From the two terms of G to what the tile's queries and keys get."""
         g = to_rows if to_columns is None else to_rows + to_columns
-        to_q: tuple[Array, ...] = (product(g, tile.k.x),)
-        to_k: tuple[Array, ...] = (product(g.T, tile.q.x),) if wanted.keys else ()
-        if wanted.biases and to_columns is not None:
-            to_q += (to_columns.sum(1),)
-        if wanted.biases and wanted.keys:
-            to_k += (to_rows.sum(0),)
-        return to_q, to_k
+        of_q = to_columns.sum(1) if wanted.biases and to_columns is not None else None
+        to_q = Gain(product(g, tile.k.x), of_q)
+        if not wanted.keys:
+            return to_q, ()
+        return to_q, Gain(product_across(g, tile.q.x), to_rows.sum(0) if wanted.biases else None)
 
     def plain() -> tuple[PyTree, PyTree]:
         def visit(tile: Tile) -> tuple[PyTree, PyTree]:
@@ -84,8 +95,9 @@ def backward(
                 return gains(tile, rows, None)
             return gains(tile, rows, e * (jnp.exp(tile.q.bias)[:, None] * tile.per_key[0]))
 
-        per_query = (_over(cotangents.rows, sums.rows),)
-        per_key = (_over(*of_columns),) if of_columns else ()
+        per_query, per_key = (
+            tuple((_over(*numbers),) for numbers in side) for side in (of_rows, of_columns)
+        )
         return sweep(tiling, q, k, scale, visit, per_query=per_query, per_key=per_key)
 
     def careful() -> tuple[PyTree, PyTree]:
@@ -102,31 +114,28 @@ def backward(
             h, total = tile.per_key
             return gains(tile, rows, h * share(tile, tile.q.bias[:, None], total))
 
-        per_query = (cotangents.rows, sums.rows)
-        return sweep(tiling, q, k, scale, visit, per_query=per_query, per_key=of_columns)
+        return sweep(tiling, q, k, scale, visit, per_query=of_rows, per_key=of_columns)
 
     to_q, to_k = jax.lax.cond(_all_small(q, k, scale), plain, careful)
-    once = 0.5 if tiling.triangle or (of_columns and not wanted.keys) else 1.0
-    return Gradients(
-        q=scale * to_q[0],
-        q_bias=to_q[1] if len(to_q) > 1 else None,
-        k=scale * to_k[0] if wanted.keys else None,
-        k_bias=to_k[1] if len(to_k) > 1 else None,
-        scale=once * jnp.sum(q.x * to_q[0]),
-    )
+    return Gradients(to_q, to_k if wanted.keys and not tiling.triangle else None)
 
 
-def _all_small(q: Rows, k: Rows, scale: Array) -> Array:
+def _all_small(q: Side, k: Side, scale: Array) -> Array:
     """Whether no logit, bias included, can leave +-SAFE."""
 
     def longest(rows: Rows) -> Array:
+        if rows.lengths is not None:
+            return jnp.ones(())
         return jnp.sqrt(jnp.max(jnp.sum(jnp.square(rows.x.astype(jnp.float32)), axis=1)))
 
     def strongest(rows: Rows) -> Array:
         return jnp.max(jnp.where(rows.bias > MASKED / 2, jnp.abs(rows.bias), 0))
 
-    reach = jnp.abs(scale) * longest(q) * longest(k)
-    return reach + jnp.maximum(strongest(q), strongest(k)) <= SAFE
+    def most(measure: Callable[[Rows], Array], side: Side) -> Array:
+        return jnp.max(jnp.stack([measure(rows) for rows in side]))
+
+    reach = jnp.abs(scale) * most(longest, q) * most(longest, k)
+    return reach + most(strongest, q + k) <= SAFE
 
 
 def _log(total: Array) -> Array:

@@ -9,7 +9,9 @@
 
 with s_ij = scale * q_i . k_j. Rows with equal ids do not see each other, rows of different groups
 neither, and keys whose bias is minus infinity are seen by nobody. More keys (a queue, hard
-negatives) join by `jnp.logaddexp` of two calls.
+negatives) join by `jnp.logaddexp` of two calls. With `normalize` rows count as directions; they are
+then scaled tile by tile, and no scaled copy of them is kept. Either side may be a tuple of arrays,
+the views of the same n examples, which have one id, group and bias: nobody need stack them.
 
 Up to a million pairs the matrix is simply built ("dense"); beyond that it is made tile by tile,
 forward and backward ("blocked"), so that memory grows with the rows and not with the pairs. Under
@@ -19,8 +21,9 @@ and transports give the same numbers up to the order of sums. Kernels ("tpu", "g
 the log-sum-exps; they are not chosen by themselves, since no such chip has timed them yet.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +31,16 @@ import jax.numpy as jnp
 from jaxcl.similarity import transport as over
 from jaxcl.similarity.largest import MAXIMUM, nearest
 from jaxcl.similarity.logsumexp import LOG_SUM_EXP
-from jaxcl.similarity.reduction import Reduction, Sums, Wanted
+from jaxcl.similarity.reduction import Pulled, Reduction, Sums, Wanted
+from jaxcl.similarity.rows import Lengths
 from jaxcl.similarity.softplus import SOFTPLUS
-from jaxcl.similarity.tiles import MASKED, Rows, masked_logits
+from jaxcl.similarity.tiles import MASKED, Rows, Side, by_view, masked_logits, whole
 from jaxcl.similarity.transport import Spread, Transport
 from jaxcl.typing import Array, Float, Int
 
 Body = Literal["dense", "blocked", "tpu", "gpu"]
+Views = TypeVar("Views", Array, tuple[Array, ...])
+"""[n, d] rows, or the views of n examples, [n, d] each; of sums [n], or [n] for each view."""
 
 DENSE_PAIRS = 2**20
 """Pairs up to which the whole matrix is built."""
@@ -46,8 +52,8 @@ OTHER_TILE = 4096
 
 
 def logsumexp_pairs(
-    q: Float[Array, "n d"],
-    k: Float[Array, "m d"],
+    q: Views,
+    k: Array | tuple[Array, ...],
     *,
     scale: float | Float[Array, ""] = 1.0,
     q_ids: Int[Array, "n"] | None = None,
@@ -55,41 +61,45 @@ def logsumexp_pairs(
     q_groups: Int[Array, "n"] | None = None,
     k_groups: Int[Array, "m"] | None = None,
     bias: Float[Array, "m"] | None = None,
+    normalize: bool = False,
     body: Body | None = None,
     transport: Transport | None = None,
-) -> Float[Array, "n"]:
+) -> Views:
     """`log sum_j exp(scale * q_i . k_j + bias_j)` over the keys with another id than the query's.
 
     Gradients flow into `q`, `k`, `scale` and `bias`.
 
     Args:
-      q: [n, d] queries, any float type; sums are float32.
-      k: [m, d] keys.
+      q: [n, d] queries, any float type, or a tuple of such arrays, views that share ids and groups;
+        sums are float32.
+      k: [m, d] keys, or a tuple of such arrays, which share ids, groups and bias.
       scale: factor of the dot products, 1 / temperature.
       q_ids: [n] a query does not see keys with its own id; None: it sees all.
       k_ids: [m] ids of the keys; given together with `q_ids`.
       q_groups: [n] a query sees only keys of its own group; None: it sees all.
       k_groups: [m] groups of the keys; given together with `q_groups`.
       bias: [m] added to the logits of each key; minus infinity hides it.
+      normalize: rows of both sides count as directions (`unit_rows`).
       body: "dense" or "blocked"; None: by the number of pairs. "tpu", "gpu": kernels.
       transport: "gather" or "ring" under a mesh; None: by the size of the keys.
 
     Returns:
-      [n] float32; a query that sees no key gets about -1e9, and no gradient.
+      [n] float32, for each view of the queries; a query that sees no key gets about -1e9, and no
+      gradient.
 
     Raises:
       ValueError: ids or groups are given for one side only, or the sides differ in width.
     """
-    sides = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups))
+    sides = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups), normalize)
     if _dense(sides, body):
-        return _dense_logsumexp(*sides, scale)
+        return _as_given(q, _dense_logsumexp(*sides, scale))
     wanted = Wanted(biases=bias is not None)
-    return _reduced(_logsumexp(body), sides, scale, wanted, transport).rows
+    return _as_given(q, _reduced(_logsumexp(body), sides, scale, wanted, transport).rows)
 
 
 def logsumexp_both(
-    q: Float[Array, "n d"],
-    k: Float[Array, "m d"],
+    q: Views,
+    k: Views,
     *,
     scale: float | Float[Array, ""] = 1.0,
     q_ids: Int[Array, "n"] | None = None,
@@ -98,55 +108,61 @@ def logsumexp_both(
     k_groups: Int[Array, "m"] | None = None,
     q_bias: Float[Array, "n"] | None = None,
     k_bias: Float[Array, "m"] | None = None,
+    normalize: bool = False,
     body: Body | None = None,
     transport: Transport | None = None,
-) -> tuple[Float[Array, "n"], Float[Array, "m"]]:
+) -> tuple[Views, Views]:
     """Log-sum-exps of each query over the keys, and of each key over the queries, from one sweep.
 
     The second is `log sum_i exp(scale * q_i . k_j + q_bias_i)`. Otherwise as `logsumexp_pairs`.
     """
-    sides = _sides((q, q_bias, q_ids, q_groups), (k, k_bias, k_ids, k_groups))
+    sides = _sides((q, q_bias, q_ids, q_groups), (k, k_bias, k_ids, k_groups), normalize)
     if _dense(sides, body):
-        return _dense_logsumexp(*sides, scale), _dense_logsumexp(*sides[::-1], scale)
+        rows, columns = _dense_logsumexp(*sides, scale), _dense_logsumexp(*sides[::-1], scale)
+        return _as_given(q, rows), _as_given(k, columns)
     wanted = Wanted(columns=True, biases=q_bias is not None or k_bias is not None)
-    rows, columns = _reduced(_logsumexp(body), sides, scale, wanted, transport)
-    assert columns is not None
-    return rows, columns
+    sums = _reduced(_logsumexp(body), sides, scale, wanted, transport)
+    assert sums.columns is not None
+    return _as_given(q, sums.rows), _as_given(k, sums.columns)
 
 
 def logsumexp_among(
-    z: Float[Array, "n d"],
+    z: Views,
     *,
     scale: float | Float[Array, ""] = 1.0,
     ids: Int[Array, "n"] | None = None,
     groups: Int[Array, "n"] | None = None,
     bias: Float[Array, "n"] | None = None,
+    normalize: bool = False,
     body: Body | None = None,
     transport: Transport | None = None,
-) -> Float[Array, "n"]:
+) -> Views:
     """`logsumexp_pairs(z, z, ...)` with the symmetry of the matrix used: half the work.
 
     Args:
-      z: [n, d] rows, queries and keys at once.
+      z: [n, d] rows, queries and keys at once, or a tuple of such arrays, the views of n examples.
       scale: factor of the dot products.
       ids: [n] a row sees the rows with another id; None: it does not see itself.
       groups: [n] a row sees only rows of its own group; None: it sees all.
       bias: [n] added to the logits of each row as a key.
-      body, transport: as in `logsumexp_pairs`.
+      normalize, body, transport: as in `logsumexp_pairs`.
 
     Returns:
-      [n] float32; a row that sees no other gets about -1e9, and no gradient.
+      [n] float32, for each view; a row that sees no other gets about -1e9, and no gradient.
     """
-    side = _side(z, bias, jnp.arange(len(z)) if ids is None else ids, groups)
+    side = _side(z, bias, ids, groups, normalize=normalize)
+    if ids is None:
+        own = jnp.arange(len(side) * len(side[0].x)).reshape(len(side), -1)
+        side = tuple(rows._replace(ids=one) for rows, one in zip(side, own, strict=True))
     if _dense((side, side), body):
-        return _dense_logsumexp(side, side, scale)
+        return _as_given(z, _dense_logsumexp(side, side, scale))
     wanted = Wanted(biases=bias is not None)
-    return _reduced(_logsumexp(body), (side, None), scale, wanted, transport).rows
+    return _as_given(z, _reduced(_logsumexp(body), (side, None), scale, wanted, transport).rows)
 
 
 def softplus_pairs(
-    q: Float[Array, "n d"],
-    k: Float[Array, "m d"],
+    q: Views,
+    k: Array | tuple[Array, ...],
     *,
     scale: float | Float[Array, ""] = 1.0,
     q_ids: Int[Array, "n"] | None = None,
@@ -154,23 +170,24 @@ def softplus_pairs(
     q_groups: Int[Array, "n"] | None = None,
     k_groups: Int[Array, "m"] | None = None,
     bias: Float[Array, "m"] | None = None,
+    normalize: bool = False,
     body: Literal["dense", "blocked"] | None = None,
     transport: Transport | None = None,
-) -> Float[Array, "n"]:
+) -> Views:
     """`sum_j log(1 + exp(scale * q_i . k_j + bias_j))`; arguments as in `logsumexp_pairs`.
 
     Returns:
-      [n] float32; a query that sees no key gets 0.
+      [n] float32, for each view of the queries; a query that sees no key gets 0.
     """
-    sides = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups))
+    sides = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups), normalize)
     if _dense(sides, body):
-        return jnp.sum(jax.nn.softplus(masked_logits(*sides, scale)), axis=1)
-    return _reduced(SOFTPLUS, sides, scale, Wanted(), transport).rows
+        return _as_given(q, _by_hand(sides, scale, lambda x: jnp.sum(jax.nn.softplus(x), axis=1)))
+    return _as_given(q, _reduced(SOFTPLUS, sides, scale, Wanted(), transport).rows)
 
 
 def max_pairs(
-    q: Float[Array, "n d"],
-    k: Float[Array, "m d"],
+    q: Views,
+    k: Array | tuple[Array, ...],
     *,
     scale: float | Float[Array, ""] = 1.0,
     q_ids: Int[Array, "n"] | None = None,
@@ -178,20 +195,21 @@ def max_pairs(
     q_groups: Int[Array, "n"] | None = None,
     k_groups: Int[Array, "m"] | None = None,
     bias: Float[Array, "m"] | None = None,
+    normalize: bool = False,
     body: Literal["dense", "blocked"] | None = None,
     transport: Transport | None = None,
-) -> Float[Array, "n"]:
+) -> Views:
     """The largest logit of each query; arguments as in `logsumexp_pairs`. No gradient flows.
 
     `k` may be `q` itself, with ids, which halves the work.
     """
     own = k is q and k_ids is q_ids and k_groups is q_groups
-    sides = _sides((q, bias if own else None, q_ids, q_groups), (k, bias, k_ids, k_groups))
-    sides, scale = jax.lax.stop_gradient((sides, scale))
+    of_q, of_k = (q, bias if own else None, q_ids, q_groups), (k, bias, k_ids, k_groups)
+    sides, scale = jax.lax.stop_gradient((_sides(of_q, of_k, normalize), scale))
     if _dense(sides, body):
-        return jnp.max(masked_logits(*sides, scale), axis=1)
+        return _as_given(q, _by_hand(sides, scale, lambda x: jnp.max(x, axis=1)))
     pair = (sides[0], None) if own else sides
-    return _reduced(MAXIMUM, pair, scale, Wanted(keys=False), transport).rows
+    return _as_given(q, _reduced(MAXIMUM, pair, scale, Wanted(keys=False), transport).rows)
 
 
 def topk_pairs(
@@ -219,34 +237,54 @@ def topk_pairs(
     """
     if not 1 <= count <= len(k):
         raise ValueError(f"count={count} of {len(k)} keys")
-    sides = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups))
-    if sides[0].x.shape[1] != sides[1].x.shape[1]:
-        raise ValueError(f"q has {sides[0].x.shape[1]} columns and k {sides[1].x.shape[1]}")
-    rows, keys = (over.evenly(side, over.devices()) for side in jax.lax.stop_gradient(sides))
+    (queries,), (given,) = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups))
+    if queries.x.shape[1] != given.x.shape[1]:
+        raise ValueError(f"q has {queries.x.shape[1]} columns and k {given.x.shape[1]}")
+    (rows,), (keys,) = (
+        over.evenly(side, over.devices()) for side in jax.lax.stop_gradient(((queries,), (given,)))
+    )
     scale = jax.lax.stop_gradient(jnp.asarray(scale, keys.bias.dtype))
     logits, places = over.per_query(partial(nearest, count=count), rows, keys, scale)
     return logits[: len(q)], places[: len(q)]
 
 
-def _sides(q: tuple[Any, ...], k: tuple[Any, ...]) -> tuple[Rows, Rows]:
+def _sides(q: tuple[Any, ...], k: tuple[Any, ...], normalize: bool = False) -> tuple[Side, Side]:
     if any((one is None) != (other is None) for one, other in zip(q[2:], k[2:], strict=True)):
         raise ValueError("ids, and groups, are given for both sides together or not at all")
-    return _side(*q), _side(*k)
+    return _side(*q, normalize=normalize), _side(*k, normalize=normalize)
 
 
-def _side(x: Array, bias: Array | None, ids: Array | None, groups: Array | None) -> Rows:
-    x = jnp.asarray(x)
-    kind = jnp.promote_types(x.dtype, jnp.float32)
-    given = jnp.zeros(len(x), kind) if bias is None else jnp.asarray(bias, kind)
+def _side(
+    x: Array | tuple[Array, ...],
+    bias: Array | None,
+    ids: Array | None,
+    groups: Array | None,
+    *,
+    normalize: bool,
+) -> Side:
+    views = [jnp.asarray(view) for view in (x if isinstance(x, tuple) else (x,))]
+    if len({view.shape for view in views}) != 1:
+        raise ValueError(f"views must have one shape; got {[view.shape for view in views]}")
+    kind = jnp.promote_types(views[0].dtype, jnp.float32)
+    given = jnp.zeros(len(views[0]), kind) if bias is None else jnp.asarray(bias, kind)
     ids, groups = (None if marks is None else jnp.asarray(marks) for marks in (ids, groups))
-    return Rows(x, jnp.maximum(given, MASKED), ids, groups)
+    return tuple(
+        Rows(view, jnp.maximum(given, MASKED), ids, groups, Lengths.of(view) if normalize else None)
+        for view in views
+    )
 
 
-def _dense(sides: tuple[Rows, Rows], body: Body | None) -> bool:
-    q, k = sides
-    if q.x.ndim != 2 or k.x.ndim != 2 or q.x.shape[1] != k.x.shape[1]:
-        raise ValueError(f"q and k must be [n, d] and [m, d]; got {q.x.shape} and {k.x.shape}")
-    return body == "dense" or (body is None and len(q.x) * len(k.x) <= DENSE_PAIRS)
+def _as_given(z: Views, found: tuple[Array, ...]) -> Views:
+    """For each view, if there were several."""
+    return found if isinstance(z, tuple) else found[0]
+
+
+def _dense(sides: tuple[Side, Side], body: Body | None) -> bool:
+    q, k = (side[0].x.shape for side in sides)
+    if len(q) != 2 or len(k) != 2 or q[1] != k[1]:
+        raise ValueError(f"q and k must be [n, d] and [m, d]; got {q} and {k}")
+    pairs = len(sides[0]) * q[0] * len(sides[1]) * k[0]
+    return body == "dense" or (body is None and pairs <= DENSE_PAIRS)
 
 
 def _logsumexp(body: Body | None) -> Reduction:
@@ -262,13 +300,21 @@ def _logsumexp(body: Body | None) -> Reduction:
     return LOG_SUM_EXP
 
 
-def _dense_logsumexp(q: Rows, k: Rows, scale: float | Array) -> Float[Array, "n"]:
-    return jax.nn.logsumexp(masked_logits(q, k, scale), axis=1)
+def _dense_logsumexp(q: Side, k: Side, scale: float | Array) -> tuple[Array, ...]:
+    return _by_hand((q, k), scale, lambda logits: jax.nn.logsumexp(logits, axis=1))
+
+
+def _by_hand(
+    sides: tuple[Side, Side], scale: float | Array, reduce: Callable[[Array], Array]
+) -> tuple[Array, ...]:
+    """The reduction of the whole matrix's rows, for each view of the queries."""
+    q, k = (whole(side) for side in sides)
+    return by_view(reduce(masked_logits(q, k, scale)), len(sides[0]))
 
 
 def _reduced(
     reduction: Reduction,
-    sides: tuple[Rows, Rows | None],
+    sides: tuple[Side, Side | None],
     scale: float | Array,
     wanted: Wanted,
     transport: Transport | None,
@@ -280,36 +326,38 @@ def _reduced(
     if count == 1:
         transport = None
     elif transport is None:
-        transport = "gather" if keys.x.nbytes <= GATHERED_BYTES else "ring"
+        size = sum(rows.x.nbytes for rows in keys)
+        transport = "gather" if size <= GATHERED_BYTES else "ring"
     most = TILE.get(jax.default_backend(), OTHER_TILE)
     spread = Spread(reduction, wanted, k is None, most, transport)
-    n, m = len(q.x), len(keys.x)
+    n, m = len(q[0].x), len(keys[0].x)
     q, k = over.evenly(q, count), None if k is None else over.evenly(k, count)
-    sums = _reduce(spread, q, k, jnp.asarray(scale, q.bias.dtype))
-    return Sums(sums.rows[:n], None if sums.columns is None else sums.columns[:m])
+    sums = _reduce(spread, q, k, jnp.asarray(scale, q[0].bias.dtype))
+    return Sums(
+        tuple(x[:n] for x in sums.rows),
+        None if sums.columns is None else tuple(x[:m] for x in sums.columns),
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _reduce(spread: Spread, q: Rows, k: Rows | None, scale: Array) -> Sums:
+def _reduce(spread: Spread, q: Side, k: Side | None, scale: Array) -> Sums:
     return spread.forward(q, q if k is None else k, scale)
 
 
-def _reduce_forward(spread: Spread, q: Rows, k: Rows | None, scale: Array) -> tuple[Sums, Any]:
+def _reduce_forward(spread: Spread, q: Side, k: Side | None, scale: Array) -> tuple[Sums, Any]:
     sums = _reduce(spread, q, k, scale)
     return sums, (q, k, scale, sums)
 
 
 def _reduce_backward(spread: Spread, kept: Any, cotangents: Sums) -> Any:
     q, k, scale, sums = kept
-    found = spread.backward(q, q if k is None else k, scale, sums, cotangents)
+    on_q, on_k = spread.backward(q, q if k is None else k, scale, sums, cotangents)
+    on_scale = sum(jnp.sum(pulled.along) for pulled in on_q)
+    return _as_rows(on_q), _as_rows(on_k), (0.5 if k is None else 1.0) * on_scale
 
-    def side(rows: Rows | None, x: Array | None, bias: Array | None) -> Rows | None:
-        if rows is None or x is None:
-            return None
-        zeros = jnp.zeros_like(rows.bias)
-        return Rows(x.astype(rows.x.dtype), zeros if bias is None else bias, None, None)
 
-    return side(q, found.q, found.q_bias), side(k, found.k, found.k_bias), found.scale
+def _as_rows(pulled: tuple[Pulled, ...] | None) -> Side | None:
+    return None if pulled is None else tuple(Rows(x, bias, None, None) for x, bias, _ in pulled)
 
 
 _reduce.defvjp(_reduce_forward, _reduce_backward)

@@ -12,8 +12,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from jaxcl.similarity.kernels import (
+    Marks,
     Numbers,
-    Side,
     finished,
     joined,
     laid_out,
@@ -32,7 +32,7 @@ INTERPRET = False
 
 
 def _sums(q: Rows, k: Rows, scale: Float[Array, ""]) -> Float[Array, "n"]:
-    def kernel(scale: Any, q: Any, k: Any, of_q: Side, of_k: Side, out: Any) -> None:
+    def kernel(scale: Any, q: Any, k: Any, of_q: Marks, of_k: Marks, out: Any) -> None:
         queries, rows = _some(of_q, None), q[...]
 
         def tile(j: Array, kept: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -50,7 +50,7 @@ def _sums(q: Rows, k: Rows, scale: Float[Array, ""]) -> Float[Array, "n"]:
 def _gathered(
     q: Rows, k: Rows, scale: Float[Array, ""], rows: Numbers, columns: Numbers
 ) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
-    def kernel(scale: Any, q: Any, k: Any, of_q: Side, of_k: Side, dq: Any, bias: Any) -> None:
+    def kernel(scale: Any, q: Any, k: Any, of_q: Marks, of_k: Marks, dq: Any, bias: Any) -> None:
         queries, some = _some(of_q, None), q[...]
 
         def tile(j: Array, kept: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -113,11 +113,11 @@ def _run(
     return [x[:n] for x in found]
 
 
-def _some(side: Side, run: Any) -> Side:
+def _some(side: Marks, run: Any) -> Marks:
     """A tile's numbers: a column for queries (run None), a row for keys."""
     if run is None:
-        return Side(*(None if ref is None else ref[...][:, None] for ref in side))
-    return Side(*(None if ref is None else ref[run][None, :] for ref in side))
+        return Marks(*(None if ref is None else ref[...][:, None] for ref in side))
+    return Marks(*(None if ref is None else ref[run][None, :] for ref in side))
 
 
 def _power(width: int) -> int:

@@ -11,8 +11,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from jaxcl.similarity.kernels import (
+    Marks,
     Numbers,
-    Side,
     finished,
     joined,
     laid_out,
@@ -34,7 +34,7 @@ INTERPRET = False
 
 
 def _sums(q: Rows, k: Rows, scale: Float[Array, ""]) -> Float[Array, "n"]:
-    def kernel(scale: Any, q: Any, k: Any, of_q: Side, of_k: Side, out: Any, *kept: Any) -> None:
+    def kernel(scale: Any, q: Any, k: Any, of_q: Marks, of_k: Marks, out: Any, *kept: Any) -> None:
         peak, total = kept
 
         @pl.when(pl.program_id(1) == 0)
@@ -56,7 +56,7 @@ def _sums(q: Rows, k: Rows, scale: Float[Array, ""]) -> Float[Array, "n"]:
 def _gathered(
     q: Rows, k: Rows, scale: Float[Array, ""], rows: Numbers, columns: Numbers
 ) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
-    def kernel(scale: Any, q: Any, k: Any, of_q: Side, of_k: Side, dq: Any, bias: Any) -> None:
+    def kernel(scale: Any, q: Any, k: Any, of_q: Marks, of_k: Marks, dq: Any, bias: Any) -> None:
         @pl.when(pl.program_id(1) == 0)
         def _() -> None:
             dq[...] = jnp.zeros_like(dq)

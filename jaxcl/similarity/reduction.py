@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jaxcl.similarity.tiles import Rows, Tiling
+import jax.numpy as jnp
+
+from jaxcl.similarity.tiles import Rows, Side, Tiling, in_place
 from jaxcl.typing import Array, Float
 
 
@@ -23,25 +25,32 @@ class Wanted:
 class Sums(NamedTuple):
     """Of each query over its keys, and of each key over its queries (None where not wanted)."""
 
-    rows: Float[Array, "n"]
-    columns: Float[Array, "m"] | None = None
+    rows: tuple[Float[Array, "n"], ...]
+    """For each view."""
+    columns: tuple[Float[Array, "m"], ...] | None = None
+
+
+class Gain(NamedTuple):
+    """What rows gain in a backward sweep."""
+
+    x: Float[Array, "n d"]
+    """`sum_j G_ij k_j`: over the scale, the gradient of the rows as the pairs see them."""
+    bias: Float[Array, "n"] | None = None
+    """Gradient of the biases; None where not wanted."""
 
 
 class Gradients(NamedTuple):
-    """With respect to both sides and the scale; None where not wanted."""
+    """For each view of both sides; None where not wanted."""
 
-    q: Float[Array, "n d"]
-    q_bias: Float[Array, "n"] | None
-    k: Float[Array, "m d"] | None
-    k_bias: Float[Array, "m"] | None
-    scale: Float[Array, ""]
+    q: tuple[Gain, ...]
+    k: tuple[Gain, ...] | None = None
 
 
 class Reduction(NamedTuple):
     """A forward sweep, its backward sweep, and how sums over parts of the pairs become one."""
 
-    forward: Callable[[Rows, Rows, Float[Array, ""], Tiling, Wanted], Sums]
-    backward: Callable[[Rows, Rows, Float[Array, ""], Tiling, Wanted, Sums, Sums], Gradients]
+    forward: Callable[[Side, Side, Float[Array, ""], Tiling, Wanted], Sums]
+    backward: Callable[[Side, Side, Float[Array, ""], Tiling, Wanted, Sums, Sums], Gradients]
     """The last two arguments: the sums, and the gradients that arrive at them.
 
     In a triangle q's gradients are those of the one set of rows. In a sweep of some rows of a set
@@ -51,3 +60,30 @@ class Reduction(NamedTuple):
     """Of two parts."""
     join_devices: Callable[[Array, str], Array]
     """Of every device's part of [m] sums; each device gets its own rows of the result."""
+
+
+class Pulled(NamedTuple):
+    """Gradients of one view's rows as they were given, and of its biases."""
+
+    x: Float[Array, "n d"]
+    bias: Float[Array, "n"]
+    along: Float[Array, "n"]
+    """Share of each row in the scale's gradient."""
+
+
+def pulled_back(side: Side, gains: tuple[Gain, ...], scale: Float[Array, ""]) -> tuple[Pulled, ...]:
+    """From what rows gained as the pairs see them to gradients of what was given."""
+    return tuple(_pulled_back(*view, scale) for view in zip(side, gains, strict=True))
+
+
+def _pulled_back(rows: Rows, gain: Gain, scale: Array) -> Pulled:
+    def change(run: Rows, gained: tuple[Array, Array]) -> tuple[Array, Array]:
+        seen, slope = run.seen(), gained[0]
+        along = jnp.sum(seen * slope, axis=1)
+        if run.lengths is not None:
+            slope = run.lengths.pull_back(seen, slope, along)
+        return scale * slope, along
+
+    x, along = in_place(change, rows, (gain.x, jnp.zeros_like(rows.bias)))
+    bias = jnp.zeros_like(rows.bias) if gain.bias is None else gain.bias
+    return Pulled(x.astype(rows.x.dtype), bias, along)

@@ -10,12 +10,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jaxcl.similarity.reduction import Gradients, Reduction, Sums, Wanted
-from jaxcl.similarity.tiles import Rows, Tile, Tiling, product, sweep
+from jaxcl.similarity.reduction import Gain, Gradients, Reduction, Sums, Wanted
+from jaxcl.similarity.tiles import Side, Tile, Tiling, product, product_across, sweep
 from jaxcl.typing import Array, Float, PyTree
 
 
-def forward(q: Rows, k: Rows, scale: Float[Array, ""], tiling: Tiling, wanted: Wanted) -> Sums:
+def forward(q: Side, k: Side, scale: Float[Array, ""], tiling: Tiling, wanted: Wanted) -> Sums:
     """The sums over keys."""
 
     def visit(tile: Tile) -> tuple[PyTree, PyTree]:
@@ -26,8 +26,8 @@ def forward(q: Rows, k: Rows, scale: Float[Array, ""], tiling: Tiling, wanted: W
 
 
 def backward(
-    q: Rows,
-    k: Rows,
+    q: Side,
+    k: Side,
     scale: Float[Array, ""],
     tiling: Tiling,
     wanted: Wanted,
@@ -39,11 +39,10 @@ def backward(
     def visit(tile: Tile) -> tuple[PyTree, PyTree]:
         g = tile.per_query[0][:, None] * jax.nn.sigmoid(tile.logits + tile.k.bias)
         g = tile.shown(g)
-        return product(g, tile.k.x), (product(g.T, tile.q.x), g.sum(0))
+        return Gain(product(g, tile.k.x)), Gain(product_across(g, tile.q.x), g.sum(0))
 
-    to_q, (to_k, to_bias) = sweep(tiling, q, k, scale, visit, per_query=(cotangents.rows,))
-    moved = jnp.sum(q.x * to_q)
-    return Gradients(scale * to_q, None, scale * to_k, to_bias, moved)
+    per_query = tuple((g,) for g in cotangents.rows)
+    return Gradients(*sweep(tiling, q, k, scale, visit, per_query=per_query))
 
 
 SOFTPLUS = Reduction(forward, backward, jnp.add, partial(jax.lax.psum_scatter, tiled=True))

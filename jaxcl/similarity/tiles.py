@@ -2,7 +2,9 @@
 
 A tile is the part of the [n, m] matrix of dot products that belongs to one run of queries and one
 run of keys. No more than one exists at a time, so memory grows with the rows, not with the pairs.
-Of one set of rows with itself the matrix is symmetric: `triangle` visits each pair of runs once.
+Rows that count as directions are scaled as they are read, and views that come in several arrays
+meet in the tiles, so neither is there twice. Of one set of rows with itself the matrix is
+symmetric: `triangle` visits each pair of runs once.
 """
 
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcl.similarity.rows import Lengths
 from jaxcl.typing import Array, Bool, Float, Int, NumpyArray, PyTree
 
 MASKED = -1e9
@@ -20,7 +23,7 @@ MASKED = -1e9
 
 
 class Rows(NamedTuple):
-    """One side of the pairs."""
+    """Rows with what decides which of them see each other."""
 
     x: Float[Array, "n d"]
     bias: Float[Array, "n"]
@@ -29,25 +32,36 @@ class Rows(NamedTuple):
     """Rows with equal ids do not see each other; None: all do."""
     groups: Int[Array, "n"] | None = None
     """Rows of different groups do not see each other; None: all do."""
+    lengths: Lengths | None = None
+    """Given: the rows count as directions, `lengths.divide(x)`; None: as they are."""
+
+    def seen(self) -> Float[Array, "n d"]:
+        """The rows as the pairs see them."""
+        return self.x if self.lengths is None else self.lengths.divide(self.x)
+
+
+Side = tuple[Rows, ...]
+"""One side of the pairs: one array of rows, or several of equal length, the views of n examples."""
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How two sets of rows are cut into runs."""
+    """How two sides are cut into runs, in all their views at the same places."""
 
     n: int
     m: int
     rows: int
-    """Queries of a tile."""
+    """Queries of a tile, of each view."""
     columns: int
-    """Keys of a tile."""
+    """Keys of a tile, of each view."""
     triangle: bool = False
     """The keys are the queries; only tiles on and above the diagonal are visited."""
 
     @classmethod
-    def of(cls, n: int, m: int, *, most: int, triangle: bool = False) -> "Tiling":
+    def of(cls, q: Side, k: Side, *, most: int, triangle: bool = False) -> "Tiling":
         """Tiles of at most `most` rows and columns (to the next eight), as equal as can be."""
-        return cls(n, m, _run(n, most), _run(m, most), triangle)
+        n, m = len(q[0].x), len(k[0].x)
+        return cls(n, m, _run(n, len(q), most), _run(m, len(k), most), triangle)
 
     @property
     def places(self) -> Int[NumpyArray, "t 2"]:
@@ -75,17 +89,19 @@ class Tile(NamedTuple):
 
 
 Visit = Callable[[Tile], tuple[PyTree, PyTree]]
+Numbers = tuple[tuple[Array, ...], ...]
+"""For each view of a side, some numbers of each row; () for none."""
 
 
 def sweep(
     tiling: Tiling,
-    q: Rows,
-    k: Rows,
+    q: Side,
+    k: Side,
     scale: Float[Array, ""],
     visit: Visit,
     *,
-    per_query: tuple[Array, ...] = (),
-    per_key: tuple[Array, ...] = (),
+    per_query: Numbers = (),
+    per_key: Numbers = (),
     join: Callable[[Array, Array], Array] = jnp.add,
     neutral: float = 0.0,
 ) -> tuple[PyTree, PyTree]:
@@ -97,48 +113,107 @@ def sweep(
       scale: factor of the dot products.
       visit: from a tile to what its queries ([t, ...] each) and its keys ([u, ...] each) get. In a
         triangle both are shaped alike, and a tile off the diagonal stands for its mirror image too.
-      per_query, per_key: [n] and [m] numbers that the visits want to see; 0 for hidden rows that
-        fill up the last tile.
+      per_query, per_key: [n] and [m] numbers of each view that the visits want to see.
       join: how two gains become one.
       neutral: what `join` leaves the other gain as it is with.
 
     Returns:
-      what the queries got, [n, ...] each, and the keys, [m, ...] each; in a triangle twice the same
-      tree, with both in it.
+      what each view of the queries got, [n, ...] each, and of the keys, [m, ...] each; in a
+      triangle twice the same, with both in it.
     """
-    q_side = hidden_behind((q, per_query), -tiling.n % tiling.rows)
-    k_side = hidden_behind((k, per_key), -tiling.m % tiling.columns)
+    sides = Runs.of(q, per_query, tiling.rows), Runs.of(k, per_key, tiling.columns)
 
-    def tile(place: Array) -> tuple[PyTree, PyTree]:
-        q_run, rows = _cut(q_side, place[0] * tiling.rows, tiling.rows)
-        k_run, columns = _cut(k_side, place[1] * tiling.columns, tiling.columns)
+    def tile(place: Array) -> list[PyTree]:
+        """What each view of the run of queries gets, and of the run of keys."""
+        (q_run, rows), (k_run, columns) = (side.at(i) for side, i in zip(sides, place, strict=True))
         logits = scale * dots(q_run.x, k_run.x)
-        return visit(Tile(logits, hidden(q_run, k_run), q_run, k_run, rows, columns))
+        gains = visit(Tile(logits, hidden(q_run, k_run), q_run, k_run, rows, columns))
+        return [
+            by_view(side.fresh(gain, i, neutral), len(side.x))
+            for side, gain, i in zip(sides, gains, place, strict=True)
+        ]
 
-    def both(gained: tuple[PyTree, PyTree], place: Array) -> tuple[tuple[PyTree, PyTree], None]:
-        to_q, to_k = tile(place)
-        first = _join_at(gained[0], to_q, place[0] * tiling.rows, join)
-        return (first, _join_at(gained[1], to_k, place[1] * tiling.columns, join)), None
+    def joined(total: PyTree, gain: PyTree, start: Array) -> PyTree:
+        def one(total: Array, gain: Array) -> Array:
+            before = jax.lax.dynamic_slice_in_dim(total, start, len(gain))
+            return jax.lax.dynamic_update_slice_in_dim(total, join(before, gain), start, 0)
+
+        return jax.tree.map(one, total, gain)
+
+    def both(gained: PyTree, place: Array) -> tuple[PyTree, None]:
+        starts = (side.starts[i] for side, i in zip(sides, place, strict=True))
+        return tuple(map(joined, gained, tile(place), starts)), None
 
     def mirrored(gained: PyTree, place: Array) -> tuple[PyTree, None]:
         to_q, to_k = tile(place)
-        gained = _join_at(gained, to_q, place[0] * tiling.rows, join)
+        gained = joined(gained, to_q, sides[0].starts[place[0]])
         above = place[0] != place[1]
         to_k = jax.tree.map(lambda gain: jnp.where(above, gain, neutral), to_k)
-        return _join_at(gained, to_k, place[1] * tiling.columns, join), None
+        return joined(gained, to_k, sides[1].starts[place[1]]), None
+
+    def nothing(gain: PyTree, count: int) -> PyTree:
+        return jax.tree.map(lambda x: jnp.full((count, *x.shape[1:]), neutral, x.dtype), gain)
 
     places = jnp.asarray(tiling.places)
     to_q, to_k = jax.eval_shape(tile, places[0])
-    nothing = (_full(to_q, len(q_side[0].x), neutral), _full(to_k, len(k_side[0].x), neutral))
+    at_first = nothing(to_q, tiling.n), nothing(to_k, tiling.m)
     if tiling.triangle:
-        total, _ = jax.lax.scan(mirrored, nothing[0], places)
-        gained = (total, total)
-    else:
-        gained, _ = jax.lax.scan(both, nothing, places)
-    return (
-        jax.tree.map(lambda x: x[: tiling.n], gained[0]),
-        jax.tree.map(lambda x: x[: tiling.m], gained[1]),
-    )
+        total, _ = jax.lax.scan(mirrored, at_first[0], places)
+        return total, total
+    gained, _ = jax.lax.scan(both, at_first, places)
+    return gained
+
+
+class Runs(NamedTuple):
+    """A side in runs of rows; the last one ends where the side does."""
+
+    x: tuple[Float[Array, "n d"], ...]
+    """Each view."""
+    marks: tuple[Any, ...]
+    """The other fields of `Rows`, [r, t], in each run one view after the other."""
+    numbers: tuple[Float[Array, "r t"], ...]
+    starts: Int[Array, "r"]
+    again: Bool[Array, "r t"] | None
+    """Rows that the run before has as well, which count nothing here; None: there are none."""
+
+    @classmethod
+    def of(cls, side: Side, numbers: Numbers, size: int) -> "Runs":
+        """Runs of `size` rows of each view."""
+        count, views = len(side[0].x), len(side)
+        nominal = np.arange(0, count, size)
+        starts = np.minimum(nominal, count - size)
+        places = starts[:, None] + np.arange(size)
+
+        def laid_out(*views: Array) -> Array:
+            # Once for all tiles: told to do it in each, XLA looks up the view for each pair.
+            runs = [x.reshape(-1, size) if not count % size else x[places] for x in views]
+            return jnp.concatenate(runs, axis=1)
+
+        again = jnp.asarray(np.tile(places < nominal[:, None], views)) if count % size else None
+        bias, *others = jax.tree.map(laid_out, *(rows[1:] for rows in side))
+        given = jax.tree.map(laid_out, *(numbers or ((),) * views))
+        if again is not None:
+            bias = jnp.where(again, MASKED, bias)
+            given = jax.tree.map(lambda x: jnp.where(again, 0, x), given)
+        x = tuple(rows.x for rows in side)
+        return cls(x, (bias, *others), given, jnp.asarray(starts), again)
+
+    def at(self, run: Array) -> tuple[Rows, tuple[Array, ...]]:
+        """Rows of a run as the pairs see them, all views, and their numbers."""
+        marks, numbers = jax.tree.map(lambda x: x[run], (self.marks, self.numbers))
+        size = self.marks[0].shape[1] // len(self.x)
+        x = [jax.lax.dynamic_slice_in_dim(view, self.starts[run], size) for view in self.x]
+        rows = Rows(jnp.concatenate(x), *marks)
+        return rows._replace(x=rows.seen(), lengths=None), numbers
+
+    def fresh(self, gain: PyTree, run: Array, neutral: float) -> PyTree:
+        """The gains of a run without those of rows that it has again."""
+        if self.again is None:
+            return gain
+        again = self.again[run]
+        return jax.tree.map(
+            lambda x: jnp.where(again.reshape(-1, *[1] * (x.ndim - 1)), neutral, x), gain
+        )
 
 
 def hidden(q: Rows, k: Rows) -> Bool[Array, "n m"] | None:
@@ -170,19 +245,42 @@ def product(g: Float[Array, "t u"], x: Float[Array, "u d"]) -> Float[Array, "t d
     return jnp.matmul(g.astype(x.dtype), x, preferred_element_type=_sums(x), precision="highest")
 
 
+def product_across(g: Float[Array, "t u"], x: Float[Array, "t d"]) -> Float[Array, "u d"]:
+    """`g.T @ x`, likewise, with no column of `g` read by itself.
+
+    XLA on CPU takes twice as long for the plain form of tiles whose sides are powers of two, and
+    would bring this one back to it but for the barriers (jax 0.10 and 0.12).
+    """
+    across = jax.lax.optimization_barrier(x.T)
+    found = jnp.matmul(
+        across, g.astype(x.dtype), preferred_element_type=_sums(x), precision="highest"
+    )
+    transposed: Array = jax.lax.optimization_barrier(found).T
+    return transposed
+
+
 def _sums(x: Array) -> Any:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def _run(count: int, most: int) -> int:
-    runs = max(1, -(-count // most))
-    return count if runs == 1 else -(-count // (8 * runs)) * 8
+def _run(count: int, views: int, most: int) -> int:
+    """Rows of one view in a run of at most `most` (to the next eight) of all views."""
+    runs = max(1, -(-count * views // most))
+    unit = max(1, 8 // views)
+    return min(count, -(-count // (unit * runs)) * unit)
+
+
+def whole(side: Side) -> Rows:
+    """All views one after the other in one array, as the pairs see them."""
+    views = [rows._replace(x=rows.seen(), lengths=None) for rows in side]
+    joined: Rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), *views)
+    return joined
 
 
 def hidden_behind(
     side: tuple[Rows, tuple[Array, ...]], extra: int
 ) -> tuple[Rows, tuple[Array, ...]]:
-    """The side with `extra` rows at its end that nobody sees."""
+    """Rows and their numbers with `extra` rows at their end that nobody sees."""
     if not extra:
         return side
 
@@ -191,23 +289,36 @@ def hidden_behind(
 
     rows, numbers = side
     ids, groups = (None if x is None else padded(x, -1) for x in (rows.ids, rows.groups))
-    rows = Rows(padded(rows.x, 0), padded(rows.bias, MASKED), ids, groups)
+    lengths = jax.tree.map(lambda x: padded(x, 1), rows.lengths)
+    rows = Rows(padded(rows.x, 0), padded(rows.bias, MASKED), ids, groups, lengths)
     return rows, tuple(padded(x, 0) for x in numbers)
 
 
-def _cut(side: PyTree, start: Array, size: int) -> PyTree:
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), side)
-
-
-def _full(tree: PyTree, count: int, value: float) -> PyTree:
-    return jax.tree.map(lambda x: jnp.full((count, *x.shape[1:]), value, x.dtype), tree)
-
-
-def _join_at(
-    total: PyTree, gain: PyTree, start: Array, join: Callable[[Array, Array], Array]
+def in_place(
+    change: Callable[[PyTree, PyTree], PyTree], beside: PyTree, gained: PyTree, size: int = 512
 ) -> PyTree:
-    def one(total: Array, gain: Array) -> Array:
-        before = jax.lax.dynamic_slice_in_dim(total, start, len(gain))
-        return jax.lax.dynamic_update_slice_in_dim(total, join(before, gain), start, 0)
+    """`change(beside, gained)` of some rows at a time, written over `gained`.
 
-    return jax.tree.map(one, total, gain)
+    Of all rows at once, XLA on CPU keeps arrays as large as theirs on the way (jax 0.10 and 0.12).
+    """
+    runs, rest = divmod(len(beside.x), size)
+
+    def one(start: int | Array, size: int, gained: PyTree) -> PyTree:
+        run, before = (
+            jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)
+            for tree in (beside, gained)
+        )
+        return jax.tree.map(
+            lambda x, part: jax.lax.dynamic_update_slice_in_dim(x, part, start, 0),
+            gained, change(run, before),
+        )  # fmt: skip
+
+    if runs:
+        gained = jax.lax.fori_loop(0, runs, lambda i, gained: one(i * size, size, gained), gained)
+    return one(runs * size, rest, gained) if rest else gained
+
+
+def by_view(tree: PyTree, count: int) -> tuple[PyTree, ...]:
+    """What belongs to each of `count` views that lie one after the other."""
+    parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), tree)
+    return tuple(jax.tree.map(lambda x, view=view: x[view], parts) for view in range(count))

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxcl.similarity.reduction import Gradients, Reduction, Sums, Wanted
-from jaxcl.similarity.tiles import Rows, Tiling, hidden_behind
+from jaxcl.similarity.reduction import Gradients, Pulled, Reduction, Sums, Wanted, pulled_back
+from jaxcl.similarity.tiles import Rows, Side, Tiling, hidden_behind
 from jaxcl.typing import Array, Float, PyTree
 
 AXIS = "data"
@@ -38,7 +38,7 @@ class Spread:
     transport: Transport | None = None
     """None: all rows are on one device."""
 
-    def forward(self, q: Rows, k: Rows, scale: Float[Array, ""]) -> Sums:
+    def forward(self, q: Side, k: Side, scale: Float[Array, ""]) -> Sums:
         if self.transport is None:
             return self.reduction.forward(q, k, scale, self._tiling(q, k, self.own), self.wanted)
         run = self._gathered_forward if self.transport == "gather" else self._ring_forward
@@ -47,59 +47,67 @@ class Spread:
         return sums
 
     def backward(
-        self, q: Rows, k: Rows, scale: Float[Array, ""], sums: Sums, cotangents: Sums
-    ) -> Gradients:
-        if self.transport is None:
-            return self.reduction.backward(
-                q, k, scale, self._tiling(q, k, self.own), self.wanted,
-                sums._replace(columns=self._key_side(sums)),
-                cotangents._replace(columns=self._key_side(cotangents)),
-            )  # fmt: skip
-        run = self._gathered_backward if self.transport == "gather" else self._ring_backward
-        rows, everywhere = PartitionSpec(AXIS), PartitionSpec()
-        on_mesh = _on_mesh(
-            run, (rows, rows, everywhere, rows, rows), (rows, rows, rows, rows, everywhere)
-        )
-        return Gradients(*on_mesh(q, k, scale, sums, cotangents))
+        self, q: Side, k: Side, scale: Float[Array, ""], sums: Sums, cotangents: Sums
+    ) -> tuple[tuple[Pulled, ...], tuple[Pulled, ...] | None]:
+        """Gradients of the queries' views and of the keys'; None where not wanted."""
+        run = {None: self._backward, "gather": self._gathered_backward, "ring": self._ring_backward}
 
-    def _tiling(self, q: Rows, k: Rows, triangle: bool = False) -> Tiling:
-        return Tiling.of(len(q.x), len(k.x), most=self.most, triangle=triangle)
+        def local(q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums) -> PyTree:
+            found = run[self.transport](q, k, scale, sums, cotangents)
+            on_k = None if found.k is None else pulled_back(k, found.k, scale)
+            return pulled_back(q, found.q, scale), on_k
 
-    def _part_forward(self, q: Rows, k: Rows, scale: Array) -> Sums:
+        rows = PartitionSpec(AXIS)
+        if self.transport is not None:
+            local = _on_mesh(local, (rows, rows, PartitionSpec(), rows, rows), rows)
+        on_q, on_k = local(q, k, scale, sums, cotangents)
+        return on_q, on_k
+
+    def _backward(self, q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums) -> Gradients:
+        return self.reduction.backward(
+            q, k, scale, self._tiling(q, k, self.own), self.wanted,
+            sums._replace(columns=self._key_side(sums)),
+            cotangents._replace(columns=self._key_side(cotangents)),
+        )  # fmt: skip
+
+    def _tiling(self, q: Side, k: Side, triangle: bool = False) -> Tiling:
+        return Tiling.of(q, k, most=self.most, triangle=triangle)
+
+    def _part_forward(self, q: Side, k: Side, scale: Array) -> Sums:
         wanted = replace(self.wanted, columns=self.wanted.columns and not self.own)
         return self.reduction.forward(q, k, scale, self._tiling(q, k), wanted)
 
     def _part_backward(
-        self, q: Rows, k: Rows, scale: Array, sums: Sums, cotangents: Sums
+        self, q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums
     ) -> Gradients:
         """Of these queries with these keys; of a set with itself only the queries' side."""
         wanted = replace(self.wanted, keys=self.wanted.keys and not self.own)
         tiling = self._tiling(q, k)
         return self.reduction.backward(q, k, scale, tiling, wanted, sums, cotangents)
 
-    def _key_side(self, sums: Sums) -> Array | None:
+    def _key_side(self, sums: Sums) -> tuple[Array, ...] | None:
         """What a query meets at its keys: of a set with itself, the rows' own numbers."""
         return sums.rows if self.own else sums.columns
 
-    def _gathered_forward(self, q: Rows, k: Rows, scale: Array) -> Sums:
+    def _gathered_forward(self, q: Side, k: Side, scale: Array) -> Sums:
         sums = self._part_forward(q, _gather(k), scale)
         if sums.columns is None:
             return sums
-        return sums._replace(columns=self.reduction.join_devices(sums.columns, AXIS))
+        join = self.reduction.join_devices
+        return sums._replace(columns=jax.tree.map(lambda x: join(x, AXIS), sums.columns))
 
     def _gathered_backward(
-        self, q: Rows, k: Rows, scale: Array, sums: Sums, cotangents: Sums
-    ) -> tuple[PyTree, ...]:
+        self, q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums
+    ) -> Gradients:
         everyones = _gather((k, self._key_side(sums), self._key_side(cotangents)))
         found = self._part_backward(
             q, everyones[0], scale, sums._replace(columns=everyones[1]),
             cotangents._replace(columns=everyones[2]),
         )  # fmt: skip
         scatter = partial(jax.lax.psum_scatter, axis_name=AXIS, tiled=True)
-        on_k, on_bias = jax.tree.map(scatter, (found.k, found.k_bias))
-        return found.q, found.q_bias, on_k, on_bias, jax.lax.psum(found.scale, AXIS)
+        return found._replace(k=jax.tree.map(scatter, found.k))
 
-    def _ring_forward(self, q: Rows, k: Rows, scale: Array) -> Sums:
+    def _ring_forward(self, q: Side, k: Side, scale: Array) -> Sums:
         def turn(_: int, carried: PyTree) -> PyTree:
             keys, sums = carried
             keys, columns = _pass_on((keys, sums.columns))
@@ -111,8 +119,8 @@ class Spread:
         return Sums(rows, _pass_on(columns))
 
     def _ring_backward(
-        self, q: Rows, k: Rows, scale: Array, sums: Sums, cotangents: Sums
-    ) -> tuple[PyTree, ...]:
+        self, q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums
+    ) -> Gradients:
         guests = (k, self._key_side(sums), self._key_side(cotangents))
 
         def part(guests: PyTree) -> Gradients:
@@ -124,13 +132,12 @@ class Spread:
 
         def turn(_: int, carried: PyTree) -> PyTree:
             guests, found = carried
-            guests, on_keys = _pass_on((guests, (found.k, found.k_bias)))
-            found = found._replace(k=on_keys[0], k_bias=on_keys[1])
-            return guests, jax.tree.map(jnp.add, found, part(guests))
+            guests, on_keys = _pass_on((guests, found.k))
+            return guests, jax.tree.map(jnp.add, found._replace(k=on_keys), part(guests))
 
         _, found = jax.lax.fori_loop(1, _devices(), turn, (guests, part(guests)))
-        on_k, on_bias = _pass_on((found.k, found.k_bias))
-        return found.q, found.q_bias, on_k, on_bias, jax.lax.psum(found.scale, AXIS)
+        on_k = _pass_on(found.k)
+        return Gradients(found.q, on_k)
 
 
 def per_query(
@@ -154,10 +161,9 @@ def devices() -> int:
     return int(mesh.shape[AXIS])
 
 
-def evenly(rows: Rows, count: int) -> Rows:
-    """The rows, with so many hidden ones behind them that `count` devices get equal shares."""
-    extra = -len(rows.x) % count
-    return hidden_behind((rows, ()), extra)[0]
+def evenly(side: Side, count: int) -> Side:
+    """The side, with so many hidden rows behind each view that `count` devices get equal shares."""
+    return tuple(hidden_behind((rows, ()), -len(rows.x) % count)[0] for rows in side)
 
 
 def _devices() -> int:
