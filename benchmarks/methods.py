@@ -59,11 +59,11 @@ class Options:
 class Watched(loop._Run):
     """A run that keeps the work space of its step, which a finished run cannot tell any more."""
 
-    def _compiled(self, state: Any, inputs: Any, count: int) -> Any:
-        program = super()._compiled(state, inputs, count)
+    def _save(self, state: Any, step: int, score: float) -> None:
+        super()._save(state, step, score)
+        program = next(iter(self.compiled.values()))
         memory = program.memory_analysis().temp_size_in_bytes / 2**20
         (self.run / KEPT).write_text(json.dumps({"memory": memory}))
-        return program
 
 
 def main(options: Options) -> None:
