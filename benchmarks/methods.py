@@ -16,7 +16,6 @@ import statistics
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import matplotlib.pyplot as plt
@@ -59,9 +58,9 @@ class Options:
 class Watched(loop._Run):
     """A run that keeps the work space of its step, which a finished run cannot tell any more."""
 
-    def _save(self, state: Any, step: int, score: float) -> None:
-        super()._save(state, step, score)
-        program = next(iter(self.compiled.values()))
+    def _begin(self, step: int) -> None:
+        super()._begin(step)
+        program = next(iter(self.compiled.values()))  # the one that the run describes
         memory = program.memory_analysis().temp_size_in_bytes / 2**20
         (self.run / KEPT).write_text(json.dumps({"memory": memory}))
 
