@@ -117,7 +117,7 @@ def test_the_others_are_the_same_on_several_devices(devices):
         if name == "invariant_spread":  # one device and many err to opposite sides, by 7e-7
             by_hand = CASES[name].by_hand
             expected = by_hand(A, B), differences(by_hand)
-        # Teacher and student answer nearly the same; what they answer is rounded before it goes off.
+        # Teacher and student answer nearly alike; either answer is rounded before it goes off.
         size = 2.0 / 8 * softmax(TEACHER / 2.0).max() if name == "distillation" else None
         for leaves in zip(*map(jax.tree.leaves, (found[name], alone, expected)), strict=True):
             for one in leaves[:2]:
