@@ -6,9 +6,10 @@
     python benchmarks/losses.py --dtype bfloat16 --width 512 --rows 65536 --losses clip
 
 Value and gradients; all take turns, and the best round of each counts, by the clock and in seconds
-of CPU, which other work on the machine disturbs less. The roofline is the time that the loss's own
-products take at this machine's rate for large ones: 4 R^2 d FLOP for R rows among themselves (half
-of the symmetric matrix, forward and again backward, and two products), 8 N^2 d for two sets.
+of CPU, which other work on the machine disturbs less. The roofline is the time (of CPU, if that is
+the device) that the loss's own products take at this machine's rate for large ones: 4 R^2 d FLOP
+for R rows among themselves (half of the symmetric matrix, forward and again backward, and two
+products), 8 N^2 d for two sets.
 "dense" is
 the same loss on the whole matrix, jitted; "textbook" what one writes from the paper's equation.
 lightly, pytorch-metric-learning and optax take part where they are installed. Temporary memory is
@@ -71,7 +72,7 @@ def main(options: Options) -> None:
     device = jax.devices()[0]
     rate = gemm_rate(options.dtype, 2048 if device.platform == "cpu" else 8192)
     print(f"jax {jax.__version__} on {device.device_kind}, {options.dtype}, width {options.width}")
-    print(f"large products: {rate / 1e9:,.0f} GFLOP/s")
+    print(f"large products: {rate / 1e9:,.0f} GFLOP in a second of the device")
     for rows in options.rows:
         print(f"\n{rows:,} rows")
         views = np.random.default_rng(0).normal(size=(2, rows // 2, options.width))
@@ -121,7 +122,11 @@ def race(entrants: list[Entrant], rounds: int) -> None:
     for one, (clock, cpu), more in zip(entrants, times, grown, strict=True):
         memory = more if one.memory is None else one.memory
         held = f"{memory / MIB:10,.1f} MiB" if memory else ""
-        roof = f"{100 * one.roofline / clock:6.0f} % of the roofline" if one.roofline else ""
+        roof = (
+            f"{100 * one.roofline / of_device((clock, cpu)):6.0f} % of the roofline"
+            if one.roofline
+            else ""
+        )
         print(f"  {one.name:34s}{clock:9.3f} s{cpu:9.3f} s of CPU{held}{roof}", flush=True)
 
 
@@ -132,11 +137,17 @@ def seconds(run: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - used
 
 
+def of_device(times: tuple[float, float]) -> float:
+    """Seconds of CPU where that is the device, and by the clock elsewhere."""
+    clock, cpu = times
+    return cpu if jax.default_backend() == "cpu" else clock
+
+
 def gemm_rate(dtype: str, side: int) -> float:
     """FLOP/s of a large product."""
     x = jnp.ones((side, side), dtype)
     product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
-    return 2 * side**3 / min(seconds(lambda: product(x))[0] for _ in range(11))
+    return 2 * side**3 / min(of_device(seconds(lambda: product(x))) for _ in range(11))
 
 
 def peers(views: np.ndarray) -> Iterator[Entrant]:
