@@ -5,9 +5,12 @@
     python benchmarks/losses.py --rows 512 1024 --losses nt_xent     # small enough for every peer
     python benchmarks/losses.py --dtype bfloat16 --width 512 --rows 65536 --losses clip
 
-Value and gradients, best of the rounds. The roofline is the time that the loss's own products take
-at this machine's rate for large ones: 4 R^2 d FLOP for R rows among themselves (half of the
-symmetric matrix, forward and again backward, and two products), 8 N^2 d for two sets. "dense" is
+Value and gradients; all take turns, and the best round of each counts, by the clock and in seconds
+of CPU, which other work on the machine disturbs less. The roofline is the time (of CPU, if that is
+the device) that the loss's own products take at this machine's rate for large ones: 4 R^2 d FLOP
+for R rows among themselves (half of the symmetric matrix, forward and again backward, and two
+products), 8 N^2 d for two sets.
+"dense" is
 the same loss on the whole matrix, jitted; "textbook" what one writes from the paper's equation.
 lightly, pytorch-metric-learning and optax take part where they are installed. Temporary memory is
 the compiler's figure; of torch, what the process grew by at most.
@@ -15,9 +18,9 @@ the compiler's figure; of torch, what the process grew by at most.
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,22 +72,33 @@ def main(options: Options) -> None:
     device = jax.devices()[0]
     rate = gemm_rate(options.dtype, 2048 if device.platform == "cpu" else 8192)
     print(f"jax {jax.__version__} on {device.device_kind}, {options.dtype}, width {options.width}")
-    print(f"large products: {rate / 1e9:,.0f} GFLOP/s")
+    print(f"large products: {rate / 1e9:,.0f} GFLOP in a second of the device")
     for rows in options.rows:
         print(f"\n{rows:,} rows")
         views = np.random.default_rng(0).normal(size=(2, rows // 2, options.width))
-        for name in options.losses:
-            measure(name, views, rate, options)
+        entrants = [one for name in options.losses for one in bodies(name, views, rate, options)]
         if options.peers:
-            peers(views.astype(np.float32), options.rounds)
+            entrants += peers(views.astype(np.float32))
+        race(entrants, options.rounds)
 
 
-def measure(name: str, views: np.ndarray, rate: float, options: Options) -> None:
+class Entrant(NamedTuple):
+    """Something to be timed."""
+
+    name: str
+    run: Callable[[], Any]
+    memory: float | None = None
+    """Temporary bytes; None: what the process grows by in the first run."""
+    roofline: float | None = None
+    """Seconds that its own products would take."""
+
+
+def bodies(name: str, views: np.ndarray, rate: float, options: Options) -> Iterator[Entrant]:
     a, b = (jnp.asarray(view, options.dtype) for view in views)
     rows = 2 * len(a)
     roofline = work(name, rows, options.width) / rate
-    bodies = {"blocked": 0} | ({"dense": 2**62} if options.dense else {})
-    for body, limit in bodies.items():
+    limits = {"blocked": 0} | ({"dense": 2**62} if options.dense else {})
+    for body, limit in limits.items():
         pairs.DENSE_PAIRS = limit
         loss = LOSSES[name]
         step = jax.jit(jax.value_and_grad(lambda a, b, loss=loss: loss(a, b), argnums=(0, 1)))
@@ -93,37 +107,53 @@ def measure(name: str, views: np.ndarray, rate: float, options: Options) -> None
         if memory > 16 * GIB:
             print(f"  {name + ', ' + body:34s} needs {memory / GIB:.0f} GiB")
             continue
-        seconds = best(lambda program=program: program(a, b), options.rounds)
-        line(f"{name}, {body}", seconds, memory, roofline / seconds)
+        run = lambda program=program: program(a, b)
+        yield Entrant(f"{name}, {body}", run, memory, roofline)
 
 
-def line(name: str, seconds: float, memory: float | None, share: float | None = None) -> None:
-    held = "" if memory is None else f"{memory / MIB:12,.0f} MiB"
-    roof = "" if share is None else f"{100 * share:6.0f} % of the roofline"
-    print(f"  {name:34s}{seconds:9.3f} s{held}{roof}", flush=True)
+def race(entrants: list[Entrant], rounds: int) -> None:
+    """Rounds in turn, and a line for each entrant."""
+    grown = []
+    for one in entrants:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        jax.block_until_ready(one.run())
+        grown.append(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+    times = np.array([[seconds(one.run) for one in entrants] for _ in range(rounds)]).min(axis=0)
+    for one, (clock, cpu), more in zip(entrants, times, grown, strict=True):
+        memory = more if one.memory is None else one.memory
+        held = f"{memory / MIB:10,.1f} MiB" if memory else ""
+        roof = (
+            f"{100 * one.roofline / of_device((clock, cpu)):6.0f} % of the roofline"
+            if one.roofline
+            else ""
+        )
+        print(f"  {one.name:34s}{clock:9.3f} s{cpu:9.3f} s of CPU{held}{roof}", flush=True)
 
 
-def best(run: Callable[[], Any], rounds: int) -> float:
+def seconds(run: Callable[[], Any]) -> tuple[float, float]:
+    """By the clock, and of CPU."""
+    start, used = time.perf_counter(), time.process_time()
     jax.block_until_ready(run())
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return time.perf_counter() - start, time.process_time() - used
+
+
+def of_device(times: tuple[float, float]) -> float:
+    """Seconds of CPU where that is the device, and by the clock elsewhere."""
+    clock, cpu = times
+    return cpu if jax.default_backend() == "cpu" else clock
 
 
 def gemm_rate(dtype: str, side: int) -> float:
     """FLOP/s of a large product."""
     x = jnp.ones((side, side), dtype)
     product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
-    return 2 * side**3 / best(lambda: product(x), 10)
+    return 2 * side**3 / min(of_device(seconds(lambda: product(x))) for _ in range(11))
 
 
-def peers(views: np.ndarray, rounds: int) -> None:
+def peers(views: np.ndarray) -> Iterator[Entrant]:
     program, arguments = textbook_ntxent(views)
     memory = program.memory_analysis().temp_size_in_bytes
-    line("textbook NT-Xent in JAX", best(lambda: program(*arguments), rounds), memory)
+    yield Entrant("textbook NT-Xent in JAX", lambda: program(*arguments), memory)
     for name, make in (
         ("optax ntxent", optax_ntxent),
         ("lightly NTXentLoss", lightly_ntxent),
@@ -145,10 +175,7 @@ def peers(views: np.ndarray, rounds: int) -> None:
         if rows > {"optax ntxent": 2048, "pytorch-metric-learning NTXent": 512}.get(name, 1 << 20):
             print(f"  {name}: not tried, beyond the memory of small machines")
             continue
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        seconds = best(run, rounds)
-        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-        line(name, seconds, grown or None)
+        yield Entrant(name, run)
 
 
 def optax_ntxent(views: np.ndarray) -> Callable[[], Any]:

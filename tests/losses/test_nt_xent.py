@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jitted import losses
 
 from jaxcl.scale import data_mesh
+from jaxcl.similarity import pairs
 
 nt_xent, nt_xent_with_accuracy = losses.nt_xent, losses.nt_xent_with_accuracy
 info_nce = losses.info_nce
@@ -108,6 +109,16 @@ def test_memory_grows_with_the_rows_and_not_with_the_queues_pairs():
     loss = lambda a, b, queue: nt_xent(a, b, queue, temperature=0.1)
     program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(pairs, pairs, queue).compile()
     assert program.memory_analysis().temp_size_in_bytes < 4 * 4096 * 32_768 / 50
+
+
+@pytest.mark.parametrize(("rows", "share"), [(4096, 16), (10_000, 64), (16_384, 150)])
+def test_memory_beside_that_of_the_textbook(monkeypatch, rows, share):
+    """By the compiler, which keeps the logits and their gradient for the equation as written."""
+    monkeypatch.setattr(pairs, "DENSE_PAIRS", 0)
+    view = jax.ShapeDtypeStruct((rows // 2, 128), jnp.float32)
+    step = jax.value_and_grad(lambda a, b: nt_xent(a, b, temperature=0.1), argnums=(0, 1))
+    program = jax.jit(step).lower(view, view).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 2 * 4 * rows**2 / share
 
 
 def test_accuracy_counts_anchors_whose_twin_is_nearest():

@@ -21,14 +21,14 @@ def body(request, monkeypatch):
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_interpreted_kernels_match_the_equation(oracle, name, body):
-    compare(oracle, name, body=body)
+def test_interpreted_kernels_match_the_equation(name, body):
+    compare(name, body=body)
 
 
 @pytest.mark.parametrize("transport", ["gather", "ring"])
-def test_kernels_run_on_each_device_of_a_mesh(oracle, transport, body):
+def test_kernels_run_on_each_device_of_a_mesh(transport, body):
     with jax.set_mesh(data_mesh(2)):
-        compare(oracle, "both", body=body, transport=transport)
+        compare("both", body=body, transport=transport)
 
 
 def test_several_tiles(monkeypatch, body):

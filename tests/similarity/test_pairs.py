@@ -44,19 +44,19 @@ def run(function, *rows, **options):
 
 @pytest.mark.parametrize("body", ["dense", "blocked"])
 @pytest.mark.parametrize("name", CASES)
-def test_bodies_match_the_equation(monkeypatch, oracle, name, body):
+def test_bodies_match_the_equation(monkeypatch, name, body):
     monkeypatch.setitem(pairs.TILE, "cpu", 4)  # 11 and 13 rows: tiles that do not divide them
-    compare(oracle, name, body=body)
+    compare(name, body=body)
 
 
 @pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.extended), 8])
 @pytest.mark.parametrize("transport", ["gather", "ring"])
 @pytest.mark.parametrize("name", CASES)
-def test_transports_match_the_equation(monkeypatch, oracle, name, transport, devices):
+def test_transports_match_the_equation(monkeypatch, name, transport, devices):
     """11 and 13 rows, which no number of devices divides."""
     monkeypatch.setitem(pairs.TILE, "cpu", 4)
     with jax.set_mesh(data_mesh(devices)):
-        compare(oracle, name, body="blocked", transport=transport)
+        compare(name, body="blocked", transport=transport)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
