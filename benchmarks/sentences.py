@@ -2,6 +2,7 @@
 
     python benchmarks/sentences.py MODEL_FOLDER SENTENCES.txt
     python benchmarks/sentences.py MODEL_FOLDER SENTENCES.txt --count 4000 --rounds 5
+    python benchmarks/sentences.py MODEL_FOLDER SENTENCES.txt --sts data/sts     # scores of both too
 
 The sentences are the file's lines, evenly picked. Rounds alternate between the libraries, the
 first one of each uncounted, so that other work on the machine falls on both. Two figures a line:
@@ -11,7 +12,7 @@ quiet machine would do. Without sentence-transformers installed there are jaxcl'
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 import tyro
 
 from jaxcl import sentences
+from jaxcl.evaluate.sts import sts as sts_scores
 from jaxcl.typing import NumpyArray
 
 
@@ -28,6 +30,7 @@ def main(
     count: int = 2000,
     rounds: int = 3,
     batch_tokens: int | None = None,
+    sts: Path | None = None,
 ) -> None:
     """Print the figures.
 
@@ -37,6 +40,7 @@ def main(
       count: sentences to encode.
       rounds: timed rounds of each library, of which the best counts.
       batch_tokens: as `encode` takes it.
+      sts: folder of STS tasks to score each library on, Spearman x 100.
     """
     lines = text.read_text(encoding="utf-8").splitlines()
     lines = [lines[i] for i in np.linspace(0, len(lines) - 1, count).astype(int)]
@@ -69,6 +73,11 @@ def main(
         print(f"  largest difference of the vectors {difference:.1e}")
         if difference > 1e-5:
             raise SystemExit("the vectors differ by more than 1e-5")
+    if sts is not None:
+        both = {"jaxcl": ours.encode} | ({"sentence-transformers": peer} if peer else {})
+        for name, encode in both.items():
+            scores = sts_scores(encode, sts)
+            print(f"  {name:24s}" + ", ".join(f"{task} {s:.2f}" for task, s in scores.items()))
 
 
 def timed(encode: Callable[[], NumpyArray]) -> tuple[float, float]:
@@ -78,14 +87,14 @@ def timed(encode: Callable[[], NumpyArray]) -> tuple[float, float]:
     return time.perf_counter() - clock, time.process_time() - work
 
 
-def sentence_transformers(model: Path) -> Callable[[list[str]], NumpyArray] | None:
+def sentence_transformers(model: Path) -> Callable[[Sequence[str]], NumpyArray] | None:
     """The other library's encoder, where it is installed."""
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         return None
     peer = SentenceTransformer(str(model), device=None)
-    return lambda lines: np.asarray(peer.encode(lines, show_progress_bar=False))
+    return lambda lines: np.asarray(peer.encode(list(lines), show_progress_bar=False))
 
 
 if __name__ == "__main__":
