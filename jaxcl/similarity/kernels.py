@@ -140,5 +140,5 @@ def read(side: Marks) -> Marks:
 
 def _share(logits: Array, bias: Array, total: Array) -> Array:
     """`exp(logits + bias - total)`, at most 1, 0 where nothing is seen."""
-    seen = (logits > MASKED / 2) & (bias > MASKED / 2) & (total > MASKED / 2)
-    return jnp.where(seen, jnp.exp(jnp.minimum(logits + bias - total, 0)), 0)
+    share = jnp.exp(jnp.minimum(logits + bias - total, 0))
+    return jnp.where(total > MASKED / 2, share, 0)

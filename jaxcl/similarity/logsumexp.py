@@ -102,9 +102,8 @@ def backward(
 
     def careful() -> tuple[PyTree, PyTree]:
         def share(tile: Tile, bias: Array, total: Array) -> Array:
-            seen = (bias > MASKED / 2) & (total > MASKED / 2)
             logs = jnp.minimum(tile.logits + bias - total, 0)  # a share is at most 1
-            return jnp.where(seen, tile.shown(jnp.exp(logs)), 0)
+            return jnp.where(total > MASKED / 2, tile.shown(jnp.exp(logs)), 0)
 
         def visit(tile: Tile) -> tuple[PyTree, PyTree]:
             g, total = (x[:, None] for x in tile.per_query)

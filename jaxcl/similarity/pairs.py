@@ -237,12 +237,10 @@ def topk_pairs(
     """
     if not 1 <= count <= len(k):
         raise ValueError(f"count={count} of {len(k)} keys")
-    (queries,), (given,) = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups))
-    if queries.x.shape[1] != given.x.shape[1]:
-        raise ValueError(f"q has {queries.x.shape[1]} columns and k {given.x.shape[1]}")
-    (rows,), (keys,) = (
-        over.evenly(side, over.devices()) for side in jax.lax.stop_gradient(((queries,), (given,)))
-    )
+    if q.shape[1] != k.shape[1]:
+        raise ValueError(f"q has {q.shape[1]} columns and k {k.shape[1]}")
+    sides = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups))
+    (rows,), (keys,) = (over.evenly(side, over.devices()) for side in jax.lax.stop_gradient(sides))
     scale = jax.lax.stop_gradient(jnp.asarray(scale, keys.bias.dtype))
     logits, places = over.per_query(partial(nearest, count=count), rows, keys, scale)
     return logits[: len(q)], places[: len(q)]

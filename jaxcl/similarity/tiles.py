@@ -288,7 +288,7 @@ def hidden_behind(
         return jnp.pad(x, ((0, extra),) + ((0, 0),) * (x.ndim - 1), constant_values=value)
 
     rows, numbers = side
-    ids, groups = (None if x is None else padded(x, -1) for x in (rows.ids, rows.groups))
+    ids, groups = jax.tree.map(lambda x: padded(x, 0), (rows.ids, rows.groups))
     lengths = jax.tree.map(lambda x: padded(x, 1), rows.lengths)
     rows = Rows(padded(rows.x, 0), padded(rows.bias, MASKED), ids, groups, lengths)
     return rows, tuple(padded(x, 0) for x in numbers)
