@@ -63,7 +63,8 @@ def main(options: Options) -> None:
                 continue
             print(
                 f"  {name:10s}{library:8s}{figures['seconds']:9.3f} s"
-                f"{figures['processor']:9.3f} s of processor{figures['mib']:9,.0f} MiB   {figures['versions']}"
+                f"{figures['processor']:9.3f} s of processor"
+                f"{figures['mib']:9,.0f} MiB   {figures['versions']}"
             )
         if all(found.values()):
             clock, work = (

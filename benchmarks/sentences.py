@@ -2,7 +2,7 @@
 
     python benchmarks/sentences.py MODEL_FOLDER SENTENCES.txt
     python benchmarks/sentences.py MODEL_FOLDER SENTENCES.txt --count 4000 --rounds 5
-    python benchmarks/sentences.py MODEL_FOLDER SENTENCES.txt --sts data/sts     # scores of both too
+    python benchmarks/sentences.py MODEL_FOLDER SENTENCES.txt --sts data/sts     # and both's scores
 
 The sentences are the file's lines, evenly picked. Rounds alternate between the libraries, the
 first one of each uncounted, so that other work on the machine falls on both. Two figures a line:
