@@ -66,7 +66,7 @@ def same(one, other, size=None):
 
 
 OPPOSITE = {"invariant_spread", "k_positive"}
-"""Differences of larger terms: bodies err by up to 7e-7 to opposite sides of the value in float64."""
+"""Differences of larger terms: bodies err by up to 7e-7 to opposite sides of float64."""
 
 SIZES = {"decoupled_weighted": 2.0}
 """Of values whose terms carry weights: up to 2 on each positive logit, which lies near 10."""
