@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from jitted import forward, initialise
+from spread import over_eight
 
 from jaxcl.encoders import (
     MLP,
@@ -138,6 +139,27 @@ def test_rematerialisation_changes_nothing():
         *(jax.tree.leaves(grad(params, e)) for e in (plain, plain.clone(remat=True))), strict=True
     ):
         np.testing.assert_allclose(one, two, rtol=0, atol=1e-5 * float(jnp.abs(one).max()) + 1e-8)
+
+
+def test_parameters_can_be_spread_over_devices():
+    """Kernels by their channels; features, statistics and gradients stay the same."""
+    encoder = ResNet(10, width=0.125, stem="half", stages=2, zero_init=False)
+    x = jax.random.normal(KEY, (8, 16, 16, 3))
+    params, stats = initialise(encoder, KEY, x)
+
+    @jax.jit
+    def step(params):
+        def loss(params):
+            outputs, new = forward(encoder, params, stats, x, train=True)
+            return jnp.sum(outputs["features"] ** 2), (outputs["features"], new)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    shares = over_eight(params)
+    kernel = shares["stage2_block1"]["conv1"]["kernel"]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 8
+    for one, two in zip(*map(jax.tree.leaves, (step(shares), step(params))), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5 * float(jnp.abs(two).max()))
 
 
 def test_strided_convolutions_pad_alike_on_both_sides():
