@@ -15,7 +15,16 @@ import jax.numpy as jnp
 
 from jaxcl.similarity.logsumexp import LOG_SUM_EXP
 from jaxcl.similarity.reduction import Gain, Gradients, Reduction, Sums, Wanted
-from jaxcl.similarity.tiles import MASKED, Rows, Side, Tiling, by_view, hidden_behind, whole
+from jaxcl.similarity.tiles import (
+    MASKED,
+    Rows,
+    Side,
+    Tiling,
+    hidden_behind,
+    side_by_side,
+    views_of,
+    whole,
+)
 from jaxcl.typing import Array, Float
 
 SumsOf = Callable[[Rows, Rows, Float[Array, ""]], Float[Array, "n"]]
@@ -46,8 +55,8 @@ def one_sided(sums_of: SumsOf, gathered_of: GatheredOf) -> Reduction:
 
     def forward(q_side: Side, k_side: Side, scale: Array, tiling: Tiling, wanted: Wanted) -> Sums:
         q, k = whole(q_side), whole(k_side)
-        rows = by_view(sums_of(q, k, scale), len(q_side))
-        return Sums(rows, by_view(sums_of(k, q, scale), len(k_side)) if wanted.columns else None)
+        rows = views_of(sums_of(q, k, scale), len(q_side))
+        return Sums(rows, views_of(sums_of(k, q, scale), len(k_side)) if wanted.columns else None)
 
     def backward(
         q_side: Side,
@@ -61,16 +70,16 @@ def one_sided(sums_of: SumsOf, gathered_of: GatheredOf) -> Reduction:
         q, k = whole(q_side), whole(k_side)
         own = tiling.triangle or (sums.columns is not None and not wanted.keys)
         rows, columns = (
-            (None, None)
-            if total is None or g is None
-            else (jnp.concatenate(g), jnp.concatenate(total))
+            (None, None) if total is None or g is None else (side_by_side(g), side_by_side(total))
             for g, total in zip(arriving, sums, strict=True)
         )
         to_q, q_bias = gathered_of(q, k, scale, rows, columns)
-        on_q = by_view(Gain(to_q, q_bias if sums.columns is not None else None), len(q_side))
+        on_q = views_of(Gain(to_q, q_bias if sums.columns is not None else None), len(q_side))
         if own:
             return Gradients(on_q)
-        return Gradients(on_q, by_view(Gain(*gathered_of(k, q, scale, columns, rows)), len(k_side)))
+        return Gradients(
+            on_q, views_of(Gain(*gathered_of(k, q, scale, columns, rows)), len(k_side))
+        )
 
     return Reduction(forward, backward, LOG_SUM_EXP.join, LOG_SUM_EXP.join_devices)
 

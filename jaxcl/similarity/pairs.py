@@ -34,7 +34,7 @@ from jaxcl.similarity.logsumexp import LOG_SUM_EXP
 from jaxcl.similarity.reduction import Pulled, Reduction, Sums, Wanted
 from jaxcl.similarity.rows import Lengths
 from jaxcl.similarity.softplus import SOFTPLUS
-from jaxcl.similarity.tiles import MASKED, Rows, Side, by_view, masked_logits, whole
+from jaxcl.similarity.tiles import MASKED, Rows, Side, masked_logits, views_of, whole
 from jaxcl.similarity.transport import Spread, Transport
 from jaxcl.typing import Array, Float, Int
 
@@ -307,7 +307,7 @@ def _by_hand(
 ) -> tuple[Array, ...]:
     """The reduction of the whole matrix's rows, for each view of the queries."""
     q, k = (whole(side) for side in sides)
-    return by_view(reduce(masked_logits(q, k, scale)), len(sides[0]))
+    return views_of(reduce(masked_logits(q, k, scale)), len(sides[0]))
 
 
 def _reduced(

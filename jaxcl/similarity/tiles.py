@@ -7,7 +7,7 @@ meet in the tiles, so neither is there twice. Of one set of rows with itself the
 symmetric: `triangle` visits each pair of runs once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -271,10 +271,28 @@ def _run(count: int, views: int, most: int) -> int:
 
 
 def whole(side: Side) -> Rows:
-    """All views one after the other in one array, as the pairs see them."""
+    """All views in one array as the pairs see them, in the order of `side_by_side`."""
     views = [rows._replace(x=rows.seen(), lengths=None) for rows in side]
-    joined: Rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), *views)
+    joined: Rows = side_by_side(views)
     return joined
+
+
+def side_by_side(views: Sequence[PyTree]) -> PyTree:
+    """What belongs to each view in one array, all of an example together.
+
+    So it stays on the device that has the example: over a mesh nothing moves.
+    """
+
+    def together(*parts: Array) -> Array:
+        return jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
+
+    return jax.tree.map(together, *views)
+
+
+def views_of(tree: PyTree, count: int) -> tuple[PyTree, ...]:
+    """What belongs to each of `count` views that lie `side_by_side`."""
+    parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]), tree)
+    return tuple(jax.tree.map(lambda x, view=view: x[:, view], parts) for view in range(count))
 
 
 def hidden_behind(
