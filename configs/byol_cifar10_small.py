@@ -1,4 +1,7 @@
-"""BYOL on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs. Not run yet.
+"""BYOL on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs.
+
+5 epochs of 20,000 images, one seed: kNN 34.5 %, linear 35.8 %; untrained: 29.4 %, 33.4 %.
+The whole 10 epochs: not run yet.
 
 python train.py configs/byol_cifar10_small.py --data folder-or-zip-of-class-folders
 """

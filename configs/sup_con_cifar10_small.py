@@ -1,4 +1,7 @@
-"""SupCon on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs. Not run yet.
+"""SupCon on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs.
+
+5 epochs of 20,000 images, one seed: kNN 41.2 %, linear 43.4 %; untrained: 29.4 %, 33.4 %.
+The whole 10 epochs: not run yet.
 
 python train.py configs/sup_con_cifar10_small.py --data folder-or-zip-of-class-folders
 """
