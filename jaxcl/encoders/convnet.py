@@ -24,6 +24,8 @@ class ConvNet(nn.Module):
     """Batch-norm statistics per contiguous groups-th of the rows; 1: the whole batch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation; parameters and statistics stay float32."""
+    remat: bool = False
+    """Compute each block again in the backward pass in place of keeping what it computed."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> dict[str, Any]:
@@ -40,12 +42,9 @@ class ConvNet(nn.Module):
             )
         x = x.astype(self.dtype)
         maps = []
+        block = nn.remat(_block, static_argnums=(2, 3)) if self.remat else _block
         for i in range(1, self.depth + 1):
-            x = nn.Conv(
-                self.width, (3, 3), padding=1, use_bias=False, dtype=self.dtype, name=f"conv{i}"
-            )(x)
-            x = BatchNorm(groups=self.groups, dtype=self.dtype, name=f"norm{i}")(x, train)
-            x = nn.max_pool(nn.relu(x), (2, 2), (2, 2))
+            x = block(self, x, i, train)
             maps.append(x)
         last = x.astype(jnp.float32)
         if self.pool == "mean":
@@ -53,3 +52,12 @@ class ConvNet(nn.Module):
         else:
             features = last.reshape(len(last), -1)
         return {"features": features, "stages": tuple(maps)}
+
+
+def _block(network: ConvNet, x: Array, number: int, train: bool) -> Array:
+    conv = nn.Conv(
+        network.width, (3, 3), padding=1, use_bias=False, dtype=network.dtype, name=f"conv{number}"
+    )
+    norm = BatchNorm(groups=network.groups, dtype=network.dtype, name=f"norm{number}")
+    y: Array = nn.max_pool(nn.relu(norm(conv(x), train)), (2, 2), (2, 2))
+    return y

@@ -38,6 +38,8 @@ class GIN(nn.Module):
     """Batch-norm statistics per contiguous groups-th of the graphs; 1: the whole batch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the linear layers; sums, statistics and parameters stay float32."""
+    remat: bool = False
+    """Compute each layer again in the backward pass in place of keeping what it computed."""
 
     @nn.compact
     def __call__(self, x: PyTree, train: bool) -> dict[str, Any]:
@@ -57,27 +59,28 @@ class GIN(nn.Module):
         edge_mask = x["edge_mask"].astype(bool)
         h = jnp.where(real[..., None], x["nodes"].astype(jnp.float32), 0)
         nodes = []
+        layer = nn.remat(_layer, static_argnums=(5, 6)) if self.remat else _layer
         for i in range(1, self.depth + 1):
-            y = self._own(i) * h + neighbour_sum(h, x["edges"], edge_mask)
-            y = self._linear(f"layer{i}_linear1")(y)
-            y = self._linear(f"layer{i}_linear2")(nn.relu(y))
-            y = BatchNorm(groups=self.groups, name=f"layer{i}_norm")(nn.relu(y), train, real)
-            h = jnp.where(real[..., None], y, 0)
+            h = layer(self, h, real, x["edges"], edge_mask, i, train)
             nodes.append(h)
         read = nodes if self.readout == "all" else nodes[-1:]
         features = jnp.concatenate([pool_nodes(h, real, how=self.pool) for h in read], axis=-1)
         return {"features": features, "nodes": tuple(nodes)}
 
-    def _own(self, layer: int) -> float | Float[Array, ""]:
-        if not self.learn_self_weight:
-            return self.self_weight
-        init = nn.initializers.constant(self.self_weight)
-        weight: Array = self.param(f"layer{layer}_self_weight", init, (), jnp.float32)
-        return weight
 
-    def _linear(self, name: str) -> nn.Dense:
-        init: jax.nn.initializers.Initializer = INITS["torch"]
-        return nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name=name)
+def _layer(
+    network: GIN, h: Array, real: Array, edges: Array, edge_mask: Array, number: int, train: bool
+) -> Array:
+    own: float | Array = network.self_weight
+    if network.learn_self_weight:
+        init = nn.initializers.constant(own)
+        own = network.param(f"layer{number}_self_weight", init, (), jnp.float32)
+    linear = partial(nn.Dense, network.width, dtype=network.dtype, kernel_init=INITS["torch"])
+    y = own * h + neighbour_sum(h, edges, edge_mask)
+    y = linear(name=f"layer{number}_linear1")(y)
+    y = linear(name=f"layer{number}_linear2")(nn.relu(y))
+    norm = BatchNorm(groups=network.groups, name=f"layer{number}_norm")
+    return jnp.where(real[..., None], norm(nn.relu(y), train, real), 0)
 
 
 def neighbour_sum(

@@ -130,21 +130,6 @@ def test_bfloat16_computes_in_half_and_returns_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-def test_recomputing_layers_changes_no_value_and_no_gradient():
-    encoder, variables = tiny_bert("mpnet")
-    x, key = batch("mpnet"), jax.random.key(0)
-
-    def loss(params, module):
-        out = run(module, {"params": params}, x, train=True, key=key)
-        return jnp.sum(jnp.sin(out["features"]))
-
-    step = jax.jit(jax.value_and_grad(loss), static_argnums=1)
-    kept, recomputed = (
-        step(variables["params"], encoder.clone(remat=remat)) for remat in (False, True)
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), kept, recomputed)
-
-
 def test_attention_looks_at_tokens_alone():
     encoder, variables = tiny_bert()
     maps = run(encoder, variables, batch())["attention"]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from jitted import forward, initialise
-from spread import over_eight
 
 from jaxcl.encoders import (
     MLP,
@@ -123,43 +122,6 @@ def test_group_norm_of_rows():
     hidden = pairs.reshape(4, 32) * np.linspace(0.5, 2, 32) + np.linspace(-1, 1, 32)
     out, _ = forward(head, params, stats, jnp.array(x, jnp.float32), train=True)
     np.testing.assert_allclose(out["features"], np.maximum(hidden, 0) @ two, rtol=2e-3, atol=2e-3)
-
-
-def test_rematerialisation_changes_nothing():
-    plain = ResNet(10, width=0.125, stem="half", stages=1)
-    x = jax.random.normal(KEY, (4, 16, 16, 3))
-    params, stats = initialise(plain, KEY, x)
-
-    def loss(params, encoder):
-        features, new = forward(encoder, params, stats, x, train=True)
-        return jnp.sum(features["features"] ** 2), new
-
-    grad = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
-    for one, two in zip(
-        *(jax.tree.leaves(grad(params, e)) for e in (plain, plain.clone(remat=True))), strict=True
-    ):
-        np.testing.assert_allclose(one, two, rtol=0, atol=1e-5 * float(jnp.abs(one).max()) + 1e-8)
-
-
-def test_parameters_can_be_spread_over_devices():
-    """Kernels by their channels; features, statistics and gradients stay the same."""
-    encoder = ResNet(10, width=0.125, stem="half", stages=2, zero_init=False)
-    x = jax.random.normal(KEY, (8, 16, 16, 3))
-    params, stats = initialise(encoder, KEY, x)
-
-    @jax.jit
-    def step(params):
-        def loss(params):
-            outputs, new = forward(encoder, params, stats, x, train=True)
-            return jnp.sum(outputs["features"] ** 2), (outputs["features"], new)
-
-        return jax.grad(loss, has_aux=True)(params)
-
-    shares = over_eight(params)
-    kernel = shares["stage2_block1"]["conv1"]["kernel"]
-    assert kernel.addressable_shards[0].data.size == kernel.size // 8
-    for one, two in zip(*map(jax.tree.leaves, (step(shares), step(params))), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5 * float(jnp.abs(two).max()))
 
 
 def test_strided_convolutions_pad_alike_on_both_sides():

@@ -146,21 +146,6 @@ def test_dropout_draws_from_the_key():
 
 
 @pytest.mark.extended
-@pytest.mark.extended
-def test_remat_computes_the_same():
-    params = start(V11, X)
-
-    def loss(params, encoder):
-        out = forward(encoder, params, {}, X, train=True, key=KEY)[0]
-        return jnp.mean(out["logits"] ** 2) + jnp.mean(out["features"] ** 2)
-
-    step = jax.jit(jax.value_and_grad(loss), static_argnums=1)
-    dropped = V11.clone(dropout=0.2)
-    one, two = step(params, dropped), step(params, dropped.clone(remat=True))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, two)
-
-
-@pytest.mark.extended
 def test_bfloat16_computes_in_half_and_returns_float32(made):
     encoder, params = made
     exact, rough = run(made, X), run((encoder.clone(dtype="bfloat16"), params), X)
