@@ -70,7 +70,7 @@ def few_shot(
     if len(rows) < ways:
         raise UserError(
             f"ways={ways}: only {len(rows)} of {len(names)} classes have shots + queries = "
-            f"{shots + queries} labelled rows; use fewer ways, shots or queries"
+            f"{shots + queries} labelled rows; use fewer ways or shots"
         )
     unit = _unit(np.asarray(x, np.float64))
     rng = np.random.default_rng(seed)

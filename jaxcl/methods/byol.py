@@ -25,7 +25,7 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, byol
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.losses import byol as byol_loss
-from jaxcl.methods.method import Aux, Kept, Method, check_prediction, check_two_views
+from jaxcl.methods.method import Aux, Method, check_prediction, check_two_views
 from jaxcl.methods.progress import Progress, cosine
 from jaxcl.methods.slow import check_momentum, follow
 from jaxcl.methods.stack import Stack
@@ -105,6 +105,3 @@ class BYOL(Method):
     @property
     def _trained(self) -> Stack:
         return Stack(self.chunks, **self._slow.modules, predictor=self.predictor)
-
-    def kept(self, params: PyTree, memory: Memory) -> Kept:
-        return Kept(self.encoder, params["encoder"], memory.stats["encoder"])

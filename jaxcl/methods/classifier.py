@@ -12,7 +12,7 @@ from jaxcl.augment import Recipe, crop_and_flip
 from jaxcl.encoders import MLP, first_layers, simclr_v2_resnet
 from jaxcl.errors import UserError
 from jaxcl.methods.earlier import Part, check_run, read_run
-from jaxcl.methods.method import Batch, Kept, Method, Statistics
+from jaxcl.methods.method import Batch, Method, Statistics
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Int, Key, PyTree
 
@@ -104,9 +104,6 @@ class ClassifierMethod(Classifier, Method):
             if name in params:
                 params[name], stats[name] = run.part(name, module, Part(params[name], stats[name]))
         return params, memory._replace(stats=stats)
-
-    def kept(self, params: PyTree, memory: PyTree) -> Kept:
-        return Kept(self.encoder, params["encoder"], memory.stats["encoder"])
 
     def classify(self, params: PyTree, memory: PyTree, batch: Batch) -> Float[Array, "n c"]:
         return self.scores(params, memory.stats, self.augment.plain(batch["image"]))

@@ -23,7 +23,7 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, swav
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.errors import UserError
-from jaxcl.methods.method import LARGE, Aux, Batch, Embed, Kept, Method, check_large_views
+from jaxcl.methods.method import LARGE, Aux, Batch, Embed, Method, check_large_views
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.stack import Stack
 from jaxcl.similarity import unit_rows
@@ -147,9 +147,6 @@ class DeepClusterV2(Method):
 
     def _network(self, chunks: int = 1) -> Stack:
         return Stack(chunks, encoder=self.encoder, projector=self.projector)
-
-    def kept(self, params: PyTree, memory: Memory) -> Kept:
-        return Kept(self.encoder, params["encoder"], memory.stats["encoder"])
 
     def facts(self, batch_size: int) -> dict[str, str]:
         return {"clusters": " + ".join(f"{k:,}" for k in self.clusters) + " each epoch"}

@@ -11,6 +11,7 @@ fields that say how it computes or how it was initialised.
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,7 @@ class Earlier:
 
 
 def read_run(run: str, key: str, *, classes: Iterable[type] = ()) -> Earlier:
-    """The newest checkpoint of a run directory.
+    """The newest checkpoint of a run directory; a warning where its training is not finished.
 
     Args:
       run: the directory that training wrote.
@@ -131,6 +132,11 @@ def read_run(run: str, key: str, *, classes: Iterable[type] = ()) -> Earlier:
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
     state, kept = found.state, found.encoder
+    step, total = int(state.step), found.trainer.progress(state.step).total
+    if step < total:
+        logging.getLogger(__name__).warning(
+            "%s=%s stopped after step %d of %d; it is used as it is", key, run, step, total
+        )
     params = state.average if found.experiment.optim.average else state.params
     host = jax.device_get((params, state.memory, kept.params, kept.stats))
     kept = Kept(kept.encoder, *host[2:])

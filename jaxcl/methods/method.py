@@ -79,7 +79,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Method:
-    """Base of all methods; most define `init`, `loss` and `kept`."""
+    """Base of all methods; most define `init` and `loss`."""
 
     needs_labels: ClassVar[bool] = False
     """Whether it learns nothing where no example has a label."""
@@ -180,8 +180,15 @@ class Method:
         return (Phase("main", self.loss),)
 
     def kept(self, params: PyTree, memory: PyTree) -> Kept:
-        """The encoder that is evaluated and exported: the trained one, or its slow copy."""
-        raise UserError(f"{type(self).__name__} does not say which encoder it keeps: define `kept`")
+        """The encoder that is evaluated and exported.
+
+        The trained `encoder` and its statistics, unless a method says otherwise: its slow copy.
+        """
+        encoder, stats = getattr(self, "encoder", None), getattr(memory, "stats", {})
+        if encoder is None or "encoder" not in params:
+            name = type(self).__name__
+            raise UserError(f"{name} does not say which encoder it keeps: define `kept`")
+        return Kept(encoder, params["encoder"], stats.get("encoder", {}))
 
     def represent(self, params: PyTree, memory: PyTree, batch: Batch) -> dict[str, Array]:
         """What evaluation sees of plain, unaugmented images: "features" [n, d] float32."""

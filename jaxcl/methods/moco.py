@@ -24,7 +24,7 @@ from jaxcl.augment import Recipe, moco_v2
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.errors import UserError
 from jaxcl.losses import info_nce
-from jaxcl.methods.method import Aux, Kept, Method, check_two_views
+from jaxcl.methods.method import Aux, Method, check_two_views
 from jaxcl.methods.progress import Progress, cosine
 from jaxcl.methods.queue import Queue, check_queue, push, random_queue
 from jaxcl.methods.shuffle import reorder
@@ -136,9 +136,6 @@ class MoCo(Method):
     @property
     def _network(self) -> Stack:
         return Stack(self.chunks, encoder=self.encoder, projector=self.projector)
-
-    def kept(self, params: PyTree, memory: Memory) -> Kept:
-        return Kept(self.encoder, params["encoder"], memory.stats["encoder"])
 
     def facts(self, batch_size: int) -> dict[str, str]:
         return {"negatives per anchor": f"{self.queue:,}"}

@@ -17,7 +17,7 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, simclr
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.losses import nt_xent_with_accuracy
-from jaxcl.methods.method import Aux, Kept, Method, Statistics, check_two_views
+from jaxcl.methods.method import Aux, Method, Statistics, check_two_views
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Key, PyTree
@@ -59,9 +59,6 @@ class SimCLR(Method):
     @property
     def _network(self) -> Stack:
         return Stack(self.chunks, encoder=self.encoder, projector=self.projector)
-
-    def kept(self, params: PyTree, memory: Statistics) -> Kept:
-        return Kept(self.encoder, params["encoder"], memory.stats["encoder"])
 
     def facts(self, batch_size: int) -> dict[str, str]:
         return {"negatives per anchor": f"{2 * batch_size - 2:,}"}

@@ -25,7 +25,7 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, simclr
 from jaxcl.encoders import MLP, simclr_v2_resnet
 from jaxcl.losses import nt_xent_with_accuracy
-from jaxcl.methods.method import Aux, Kept, Method, check_two_views
+from jaxcl.methods.method import Aux, Method, check_two_views
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.queue import Queue, check_queue, push, random_queue
 from jaxcl.methods.slow import follow
@@ -117,9 +117,6 @@ class SimCLRv2(Method):
     @property
     def _network(self) -> Stack:
         return Stack(self.chunks, encoder=self.encoder, projector=self.projector)
-
-    def kept(self, params: PyTree, memory: Memory) -> Kept:
-        return Kept(self.encoder, params["encoder"], memory.stats["encoder"])
 
     def facts(self, batch_size: int) -> dict[str, str]:
         return {"negatives per anchor": f"{2 * batch_size - 2 + self.queue:,}"}

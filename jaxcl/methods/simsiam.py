@@ -21,7 +21,7 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, moco_v2
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.losses import negative_cosine
-from jaxcl.methods.method import Aux, Kept, Method, Statistics, check_prediction, check_two_views
+from jaxcl.methods.method import Aux, Method, Statistics, check_prediction, check_two_views
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Key, PyTree
@@ -75,6 +75,3 @@ class SimSiam(Method):
             projector=self.projector,
             predictor=self.predictor,
         )
-
-    def kept(self, params: PyTree, memory: Statistics) -> Kept:
-        return Kept(self.encoder, params["encoder"], memory.stats["encoder"])

@@ -21,7 +21,7 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, moco_v2
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.losses import sup_con
-from jaxcl.methods.method import Aux, Batch, Kept, Method, Statistics, check_two_views
+from jaxcl.methods.method import Aux, Batch, Method, Statistics, check_two_views
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Int, Key, PyTree
@@ -80,9 +80,6 @@ class SupCon(Method):
     @property
     def _network(self) -> Stack:
         return Stack(self.chunks, encoder=self.encoder, projector=self.projector)
-
-    def kept(self, params: PyTree, memory: Statistics) -> Kept:
-        return Kept(self.encoder, params["encoder"], memory.stats["encoder"])
 
     def facts(self, batch_size: int) -> dict[str, str]:
         return {"rows told apart by class": f"{2 * batch_size:,}"}

@@ -24,7 +24,7 @@ from flax import linen as nn
 from jaxcl.augment import Recipe, swav
 from jaxcl.encoders import MLP, Prototypes, ResNet, forward, unit_columns
 from jaxcl.losses import sinkhorn, swapped_prediction
-from jaxcl.methods.method import LARGE, Aux, Kept, Method, check_large_views
+from jaxcl.methods.method import LARGE, Aux, Method, check_large_views
 from jaxcl.methods.progress import Progress
 from jaxcl.methods.queue import Queue, check_queue, push, random_queue
 from jaxcl.methods.stack import Stack
@@ -136,9 +136,6 @@ class SwAV(Method):
 
     def _network(self, **more: nn.Module) -> Stack:
         return Stack(self.chunks, encoder=self.encoder, projector=self.projector, **more)
-
-    def kept(self, params: PyTree, memory: Memory) -> Kept:
-        return Kept(self.encoder, params["encoder"], memory.stats["encoder"])
 
     def facts(self, batch_size: int) -> dict[str, str]:
         queue = f", then {batch_size + self.queue:,}" if self.queue else ""

@@ -1,5 +1,6 @@
 """Weights of another run by name, and what is said where they cannot be had."""
 
+import shutil
 from dataclasses import dataclass, replace
 
 import jax
@@ -70,6 +71,17 @@ def test_other_images_are_told(pretrained):
     words = r"has shape \(3, 3, 3, 8\) where encoder.stem.kernel of shape \(3, 3, 1, 8\) is wanted"
     with pytest.raises(UserError, match=words):
         read_run(str(pretrained), KEY).part("encoder", ENCODER, Part(*grey))
+
+
+def test_a_run_that_is_not_finished_is_told(tmp_path, pretrained, caplog):
+    read_run(str(pretrained), KEY)
+    assert not caplog.messages
+    begun = shutil.copytree(pretrained, tmp_path / "begun")
+    for step in (5, 6):
+        shutil.rmtree(begun / "checkpoints" / str(step))
+    read_run(str(begun), KEY)
+    (told,) = caplog.messages
+    assert told == f"{KEY}={begun} stopped after step 4 of 6; it is used as it is"
 
 
 def test_runs_that_are_none(tmp_path, pretrained):

@@ -66,6 +66,16 @@ def test_the_exported_folder_gives_the_runs_vectors(run, tmp_path, capsys):
     np.testing.assert_allclose(model.encode(texts), run.encode(texts), atol=2e-6)
 
 
+def test_the_exported_folder_opens_in_sentence_transformers(run, tmp_path):
+    library = pytest.importorskip(
+        "sentence_transformers", reason="the oracle needs sentence-transformers"
+    )
+    export.main([str(run.path), str(tmp_path / "mine"), "--layout", "sentence-transformers"])
+    theirs = library.SentenceTransformer(str(tmp_path / "mine"), device="cpu")
+    texts = ["a b c", "q", "d e f g h i j k l m n o p"]
+    np.testing.assert_allclose(theirs.encode(texts), run.encode(texts), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
