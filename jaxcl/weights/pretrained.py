@@ -54,18 +54,12 @@ class Layout:
     """Name of the first convolution, and its axis of the images' channels."""
     own: str
     """Pattern of the names of the encoder's own tensors, heads left out."""
-    network: Callable[[Tensors, Mapping[str, Any] | None, str], nn.Module]
-    """From tensors, config.json where there is one, and the prefix."""
+    network: Callable[[Tensors, Mapping[str, Any] | None], nn.Module]
+    """From tensors, and config.json where there is one."""
     entries: Callable[[Any], list[Entry]]
 
 
-def _timm_network(tensors: Tensors, config: Mapping[str, Any] | None, prefix: str) -> ViT:
-    # MoCo v3's ViT-S has twice the usual heads, which no shape tells.
-    small = "base_encoder" in prefix and tensors["norm.weight"].shape == (384,)
-    return vit.timm_network(tensors, heads=12 if small else 0)
-
-
-def _transformers_vit(tensors: Tensors, config: Mapping[str, Any] | None, prefix: str) -> ViT:
+def _transformers_vit(tensors: Tensors, config: Mapping[str, Any] | None) -> ViT:
     if config is None:
         raise UserError("a ViT of transformers needs its config.json in the same folder")
     return vit.transformers_network(config)
@@ -74,18 +68,18 @@ def _transformers_vit(tensors: Tensors, config: Mapping[str, Any] | None, prefix
 LAYOUTS = {
     "torchvision": Layout(
         ResNet, "layer1.0.conv1.weight", ("conv1.weight", 1), r"(conv1|bn1|layer\d)\.",
-        lambda tensors, config, prefix: resnet.torchvision_network(tensors),
+        lambda tensors, config: resnet.torchvision_network(tensors),
         resnet.torchvision_entries,
     ),
     "timm": Layout(
         ViT, "blocks.0.attn.qkv.weight", ("patch_embed.proj.weight", 1),
         r"(cls_token|pos_embed|reg_token|patch_embed|norm_pre|blocks|norm)(\.|$)",
-        _timm_network, vit.timm_entries,
+        lambda tensors, config: vit.timm_network(tensors), vit.timm_entries,
     ),
     "transformers-resnet": Layout(
         ResNet, "encoder.stages.0.layers.0.layer.0.convolution.weight",
         ("embedder.embedder.convolution.weight", 1), r"(embedder|encoder)\.",
-        lambda tensors, config, prefix: resnet.transformers_network(tensors),
+        lambda tensors, config: resnet.transformers_network(tensors),
         resnet.transformers_entries,
     ),
     "transformers-vit": Layout(
@@ -96,7 +90,7 @@ LAYOUTS = {
     "google-simclr": Layout(
         ResNet, "base_model/conv2d/kernel", ("base_model/conv2d/kernel", 2),
         r"base_model/[^/]+/(kernel|gamma|beta|moving_mean|moving_variance)$",
-        lambda tensors, config, prefix: resnet.google_network(tensors), resnet.google_entries,
+        lambda tensors, config: resnet.google_network(tensors), resnet.google_entries,
     ),
 }  # fmt: skip
 """By name; in a layout called after a library alone, that library's ResNet or ViT."""
@@ -130,7 +124,7 @@ def load_encoder(
     network = encoder
     if network is None:
         config = find(Path(path)).parent / "config.json"
-        network = layout.network(own, read_json(config) if config.is_file() else None, prefix)
+        network = layout.network(own, read_json(config) if config.is_file() else None)
     if not isinstance(network, layout.kind):
         raise UserError(f"{path} holds a {layout.kind.__name__}, not {type(network).__name__}")
     shapes = _shapes(network, _channels(own, layout))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxcl.encoders import ViT
 from jaxcl.encoders.positions import sincos_positions
 from jaxcl.errors import UserError
-from jaxcl.typing import PyTree
+from jaxcl.typing import NumpyArray, PyTree
 from jaxcl.weights.files import Tensors
 from jaxcl.weights.tables import ACTIVATIONS, Entry, Layout, layer_norm, linear
 
@@ -80,25 +80,26 @@ def transformers_entries(network: ViT) -> list[Entry]:
     return entries
 
 
-def timm_network(tensors: Tensors, heads: int = 0) -> ViT:
-    """The network that such tensors are of.
+def timm_network(tensors: Tensors) -> ViT:
+    """The network that such tensors, by timm's names, are of.
 
-    Args:
-      tensors: by timm's names. A fixed table of positions, stored, is taken as a learned one.
-      heads: which no shape tells; 0: one for each 64 channels.
+    No shape tells the heads. There is one for each 64 channels, but for MoCo v3's ViT-S with twice
+    as many, which is known by its fixed table of positions. Such a table, stored, is taken as a
+    learned one.
     """
     width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
     class_token = "cls_token" in tensors
     places = tensors["pos_embed"].shape[1]
     class_position = class_token and round(places**0.5) ** 2 != places
+    side = round((places - class_position) ** 0.5)
     scale = tensors.get("blocks.0.ls1.gamma")
     return ViT(
         width=width,
         depth=1 + max(int(m[1]) for n in tensors if (m := re.match(r"blocks\.(\d+)\.", n))),
-        heads=heads or width // 64,
+        heads=12 if width == 384 and _fixed(tensors["pos_embed"][0], side) else width // 64,
         mlp=tensors["blocks.0.mlp.fc1.weight"].shape[0],
         patch=patch,
-        image=patch * round((places - class_position) ** 0.5),
+        image=patch * side,
         class_token=class_token,
         class_position=class_position,
         registers=tensors["reg_token"].shape[1] if "reg_token" in tensors else 0,
@@ -107,6 +108,13 @@ def timm_network(tensors: Tensors, heads: int = 0) -> ViT:
         patch_bias="patch_embed.proj.bias" in tensors,
         layer_scale=0.0 if scale is None else float(abs(scale).mean()) or 1e-5,
     )
+
+
+def _fixed(positions: NumpyArray, side: int) -> bool:
+    """Whether they are MoCo v3's table, behind the class token's if it has one."""
+    table = sincos_positions(side, side, positions.shape[1], order="moco_v3")
+    places = positions[-len(table) :]
+    return places.shape == table.shape and np.allclose(places, table, atol=1e-3)
 
 
 def transformers_network(config: Mapping[str, Any]) -> ViT:

@@ -204,13 +204,16 @@ def test_one_network_under_two_names(tmp_path):
     assert all((leaf == 1.0).all() for leaf in jax.tree.leaves(read.params))
 
 
-def test_moco_v3s_small_transformer_has_twelve_heads(tmp_path):
+@pytest.mark.parametrize("prefix", ["module.base_encoder.", "module.", ""])
+def test_moco_v3s_small_transformer_has_twelve_heads(tmp_path, prefix):
+    """As it was pre-trained, and as its linear classifier's trainer saves it."""
     encoder = ViT(384, 1, 12, 8, patch=8, image=16)
     params, stats = variables(encoder)
-    save_encoder(tmp_path / "w.pth", encoder, params, stats, prefix="module.base_encoder.")
-    assert load_encoder(tmp_path / "w.pth").encoder.heads == 12
-    save_encoder(tmp_path / "w.pth", encoder, params, stats)
+    save_encoder(tmp_path / "w.pth", encoder, params, stats, prefix=prefix)
     assert load_encoder(tmp_path / "w.pth").encoder.heads == 6
+    fixed = encoder.clone(positions="moco_v3", freeze_patches=True)
+    save_encoder(tmp_path / "w.pth", fixed, *variables(fixed), prefix=prefix)
+    assert load_encoder(tmp_path / "w.pth").encoder.heads == 12
 
 
 def test_all_that_does_not_fit_is_listed_at_once(tmp_path):
