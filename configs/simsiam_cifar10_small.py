@@ -21,6 +21,6 @@ experiment = Experiment(
         predictor=MLP((128,), 512, out_bias=True),
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
-    optim=SGD(lr=0.06, weight_decay=5e-4, epochs=10, warmup_epochs=0, steady=("predictor",)),
+    optim=SGD(lr=0.24, weight_decay=5e-4, epochs=10, warmup_epochs=0, steady=("predictor",)),
     probe=Probe(bank=10_000, queries=2_000),
 )
