@@ -89,6 +89,9 @@ def test_plain_use_needs_neither_ids_nor_bias(monkeypatch):
         among = run(logsumexp_among, Q, body=body)
         others = np.exp(Q @ Q.T) * (1 - np.eye(N))
         np.testing.assert_allclose(among, np.log(others.sum(1)), rtol=1e-5)
+        views = run(lambda a, b, body=body: logsumexp_among((a, b), body=body), Q[:5], Q[5:10])
+        others = np.exp(Q[:10] @ Q[:10].T) * (1 - np.eye(10))
+        np.testing.assert_allclose(np.concatenate(views), np.log(others.sum(1)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("body", ["dense", "blocked"])
