@@ -1,5 +1,6 @@
 """How the programs answer a user's mistake."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -7,9 +8,18 @@ from jaxcl.errors import UserError
 
 
 def answered(program: Callable[[], object]) -> None:
-    """Runs a program; a `UserError` becomes one line on standard error and exit status 2."""
+    """Runs a program; a `UserError` becomes one line on standard error and exit status 2.
+
+    Where the reader of its output has left, as `head` does, it ends without a word.
+    """
     try:
-        program()
+        try:
+            program()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        sys.exit(1)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

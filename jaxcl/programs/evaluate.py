@@ -69,8 +69,7 @@ class Evaluate:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 2 for a user's mistake."""
-    options = tyro.cli(Evaluate, args=arguments, prog="eval.py")
-    answered(lambda: evaluate_run(options))
+    answered(lambda: evaluate_run(tyro.cli(Evaluate, args=arguments, prog="eval.py")))
 
 
 def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:

@@ -57,8 +57,7 @@ class Export:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 2 for a user's mistake."""
-    options = tyro.cli(Export, args=arguments, prog="export.py")
-    answered(lambda: export(options))
+    answered(lambda: export(tyro.cli(Export, args=arguments, prog="export.py")))
 
 
 def export(options: Export) -> None:

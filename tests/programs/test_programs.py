@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -45,6 +47,14 @@ def test_help_lists_every_field_with_meaning_and_default(capsys):
         assert option in told
         assert meaning in told[told.index(option) :]
         assert f"(default: {default}" in told[told.index(option) :]
+
+
+def test_a_reader_who_leaves_ends_the_help_without_a_word():
+    command = [sys.executable, str(ROOT / "eval.py"), "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        program.stdout.close()
+        assert program.stderr.read() == b""
+    assert program.returncode == 1
 
 
 def test_every_option_has_a_meaning(capsys):
