@@ -10,10 +10,9 @@ of CPU, which other work on the machine disturbs less. The roofline is the time 
 the device) that the loss's own products take at this machine's rate for large ones: 4 R^2 d FLOP
 for R rows among themselves (half of the symmetric matrix, forward and again backward, and two
 products), 8 N^2 d for two sets.
-"dense" is
-the same loss on the whole matrix, jitted; "textbook" what one writes from the paper's equation.
-lightly, pytorch-metric-learning and optax take part where they are installed. Temporary memory is
-the compiler's figure; of torch, what the process grew by at most.
+"dense" is the same loss on the whole matrix, jitted; "textbook" what one writes from the paper's
+equation. lightly, pytorch-metric-learning and optax take part where they are installed. Temporary
+memory is the compiler's figure; of torch, what the process grew by at most.
 """
 
 import resource
