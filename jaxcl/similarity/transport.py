@@ -74,8 +74,7 @@ class Spread:
         return Tiling.of(q, k, most=self.most, triangle=triangle)
 
     def _part_forward(self, q: Side, k: Side, scale: Array) -> Sums:
-        wanted = replace(self.wanted, columns=self.wanted.columns and not self.own)
-        return self.reduction.forward(q, k, scale, self._tiling(q, k), wanted)
+        return self.reduction.forward(q, k, scale, self._tiling(q, k), self.wanted)
 
     def _part_backward(
         self, q: Side, k: Side, scale: Array, sums: Sums, cotangents: Sums
