@@ -47,6 +47,15 @@ def test_one_block_matches_the_equation():
     np.testing.assert_allclose(out["stages"][0], pooled, atol=1e-5)
 
 
+def test_groups_have_statistics_of_their_own():
+    x = jax.random.normal(KEY, (4, 4, 4, 2)) * jnp.array([1, 1, 5, 5]).reshape(4, 1, 1, 1)
+    encoder = ConvNet(depth=1, width=3)
+    made = initialise(encoder, KEY, x)
+    halves = [forward(encoder, *made, part, train=True)[0]["features"] for part in (x[:2], x[2:])]
+    together, _ = forward(encoder.clone(groups=2), *made, x, train=True)
+    np.testing.assert_allclose(together["features"], jnp.concatenate(halves), atol=1e-5)
+
+
 def test_images_too_small_to_halve_are_refused():
     with pytest.raises(ValueError, match="images of 12x16 are halved 4 times; they need 16 pixels"):
         initialise(ConvNet(), KEY, jnp.zeros((1, 12, 16, 3)))

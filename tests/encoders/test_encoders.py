@@ -145,6 +145,7 @@ def test_pointwise_is_a_convolution(stride):
     value = lambda module, v, x: jnp.sum(jnp.sin(module.apply(v, x)))
     one, two = (jax.value_and_grad(value, (1, 2))(m, variables, x) for m in (ours, theirs))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, two)
+    assert Pointwise(4, stride, dtype="bfloat16").apply(variables, x).dtype == jnp.bfloat16
 
 
 def test_blocks_start_as_the_identity():

@@ -88,6 +88,8 @@ def test_matches_the_equation(fields, hand, train):
     out, _ = run(encoder, made, x, train)
     expected = by_hand(made[0], graphs(), train=train, **hand)
     np.testing.assert_allclose(out["features"], expected, rtol=1e-4, atol=1e-4)
+    for nodes in out["nodes"]:
+        np.testing.assert_array_equal(nodes[~x["node_mask"]], 0)
 
 
 @pytest.mark.parametrize("train", [True, False])
