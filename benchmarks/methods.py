@@ -68,7 +68,7 @@ class Watched(loop._Run):
 def main(options: Options) -> None:
     """Trains what is missing, and writes the table and the plot."""
     loop._Run = Watched
-    rows: dict[str, list[dict[str, float]]] = {}
+    rows: dict[str, list[dict[str, float]]] = {"untrained": []}
     for seed in range(options.seeds):
         for name in options.methods:
             run = Path(options.dir) / f"{name}-{seed}"
@@ -77,7 +77,6 @@ def main(options: Options) -> None:
                 sys.exit(130)
             found = measured(run)
             rows.setdefault(name, []).append(found)
-            rows.setdefault("untrained", [])
             if len(rows["untrained"]) == seed:
                 rows["untrained"].append(measured(run, untrained=True))
             write(rows, options)
