@@ -21,6 +21,6 @@ experiment = Experiment(
         temperature=0.2,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
-    optim=SGD(lr=0.12, weight_decay=5e-4, epochs=10, warmup_epochs=1),
+    optim=SGD(lr=0.24, weight_decay=5e-4, epochs=10, warmup_epochs=1),
     probe=Probe(bank=10_000, queries=2_000),
 )
