@@ -1,7 +1,7 @@
 """BYOL on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs.
 
-5 epochs of 20,000 images, one seed: kNN 34.5 %, linear 35.8 %; untrained: 29.4 %, 33.4 %.
-The whole 10 epochs: not run yet.
+5 epochs of 20,000 images, three seeds: kNN 35.6 ± 1.3 %, linear 40.4 ± 0.8 %; untrained:
+28.9 ± 0.4 %, 33.8 ± 0.3 %. The whole 10 epochs: not run yet.
 
 python train.py configs/byol_cifar10_small.py --data folder-or-zip-of-class-folders
 """

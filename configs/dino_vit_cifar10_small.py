@@ -1,4 +1,7 @@
-"""DINO on CIFAR-10 for two CPU cores: a small transformer with local crops, 10 epochs. Not run yet.
+"""DINO on CIFAR-10 for two CPU cores: a small transformer with local crops, 10 epochs.
+
+5 epochs of 20,000 images are too few for it, one seed: kNN 28.1 %, linear 36.5 %; untrained:
+29.2 %, 31.9 %. The whole 10 epochs: not run yet.
 
 python train.py configs/dino_vit_cifar10_small.py --data folder-or-zip-of-class-folders
 """
@@ -13,7 +16,7 @@ from jaxcl.training import AdamW, Probe
 experiment = Experiment(
     method=DINO(
         augment=dino(32, local_size=16, local=4, blur=False, normalize="cifar10"),
-        encoder=ViT(width=96, depth=4, heads=3, patch=4, image=32, drop_path=0.1),
+        encoder=ViT(width=96, depth=4, heads=3, patch=8, image=32, drop_path=0.1),
         projector=MLP(
             (512,),
             128,

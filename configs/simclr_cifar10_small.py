@@ -1,7 +1,8 @@
 """SimCLR on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs.
 
-2 cores, 2 to 3 minutes an epoch: kNN 55.1 %, linear 58.2 % on the whole test set (one seed);
-untrained: kNN 30.9 %, linear 35.4 %; raw pixels: 33.4 %, 41.6 %.
+9 minutes at 970 images/s, one seed: kNN 56.7 %, linear 58.9 %; untrained: 30.9 %, 33.9 %. 5 epochs
+of 20,000 images, three seeds: kNN 44.8 ± 0.7 %, linear 47.6 ± 1.0 %; untrained: 28.9 ± 0.4 %,
+33.8 ± 0.3 %.
 
 python train.py configs/simclr_cifar10_small.py --data folder-or-zip-of-class-folders
 """
