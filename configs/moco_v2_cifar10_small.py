@@ -1,7 +1,8 @@
 """MoCo v2 on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs.
 
-5 epochs of 20,000 images, three seeds: kNN 36.9 ± 0.6 %, linear 40.9 ± 0.5 %; untrained:
-28.9 ± 0.4 %, 33.8 ± 0.3 %. The whole 10 epochs: not run yet.
+4 minutes at 1,950 images/s, one seed: kNN 51.5 %, linear 50.7 %; untrained: 30.9 %, 33.9 %. 5
+epochs of 20,000 images, three seeds: kNN 36.9 ± 0.6 %, linear 40.9 ± 0.5 %; untrained:
+28.9 ± 0.4 %, 33.8 ± 0.3 %.
 
 python train.py configs/moco_v2_cifar10_small.py --data folder-or-zip-of-class-folders
 """
