@@ -68,17 +68,14 @@ class Watched(loop._Run):
 def main(options: Options) -> None:
     """Trains what is missing, and writes the table and the plot."""
     loop._Run = Watched
-    rows: dict[str, list[dict[str, float]]] = {"untrained": []}
+    rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(options.seeds):
         for name in options.methods:
             run = Path(options.dir) / f"{name}-{seed}"
             experiment = asked(name, seed, options)
             if not jaxcl.fit(experiment, run).finished:
                 sys.exit(130)
-            found = measured(run)
-            rows.setdefault(name, []).append(found)
-            if len(rows["untrained"]) == seed:
-                rows["untrained"].append(measured(run, untrained=True))
+            rows.setdefault(name, []).append(measured(run))
             write(rows, options)
 
 
@@ -94,28 +91,30 @@ def asked(name: str, seed: int, options: Options) -> Experiment:
     return replace(experiment, data=data, train=train, probe=probe, optim=optim)
 
 
-def measured(path: Path, *, untrained: bool = False) -> dict[str, float]:
-    """Scores of a run, kept beside it; or of its encoder before the first step."""
+def measured(path: Path) -> dict[str, float]:
+    """Scores of a run and of its encoder before the first step, kept beside it."""
     kept = path / KEPT
-    found: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
-    prefix = "untrained_" if untrained else ""
-    if f"{prefix}knn" not in found:
+    found: dict[str, float] = json.loads(kept.read_text())
+    if "untrained_knn" not in found:
         run = jaxcl.load(path)
-        run = run.untrained() if untrained else run
-        data, method = run.experiment.data, run.experiment.method
-        (x, y), (test_x, test_y) = (
-            run.embedder.split(run.state, data.passes(data.split(name), method))
-            for name in ("train", "test")
-        )
-        knn = knn_accuracy(x, y, test_x, test_y, classes=len(run.classes), k=200, temperature=0.1)
-        rows = at_most(PROBE_ROWS, len(y))
-        probe = logistic_probe(x[rows], y[rows], test_x, test_y)
-        found |= {f"{prefix}knn": float(knn), f"{prefix}linear": probe.accuracy}
+        before = {f"untrained_{name}": score for name, score in scores(run.untrained()).items()}
         rates = [row["images_per_s"] for row in read_metrics(path) if "images_per_s" in row]
-        found["rate"] = max(rates)
+        found |= scores(run) | before | {"rate": max(rates)}
         kept.write_text(json.dumps(found))
-    scores = {"knn": found[f"{prefix}knn"], "linear": found[f"{prefix}linear"]}
-    return scores if untrained else scores | {"rate": found["rate"], "memory": found["memory"]}
+    return found
+
+
+def scores(run: jaxcl.Run) -> dict[str, float]:
+    """Accuracies on frozen features of all test images, in percent."""
+    data, method = run.experiment.data, run.experiment.method
+    (x, y), (test_x, test_y) = (
+        run.embedder.split(run.state, data.passes(data.split(name), method))
+        for name in ("train", "test")
+    )
+    knn = knn_accuracy(x, y, test_x, test_y, classes=len(run.classes), k=200, temperature=0.1)
+    rows = at_most(PROBE_ROWS, len(y))
+    probe = logistic_probe(x[rows], y[rows], test_x, test_y)
+    return {"knn": float(knn), "linear": probe.accuracy}
 
 
 def write(rows: dict[str, list[dict[str, float]]], options: Options) -> None:
@@ -124,24 +123,31 @@ def write(rows: dict[str, list[dict[str, float]]], options: Options) -> None:
         f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {options.configs}, "
         f"{options.data}, {options.images or 'all'} images, {options.epochs or 'config'} epochs",
         "",
-        "| method | seeds | kNN % | linear % | images/s | work space |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| method | seeds | kNN % | untrained | linear % | untrained | images/s | work space |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, found in rows.items():
-        cells = [name, str(len(found)), spread(found, "knn"), spread(found, "linear")]
-        if name == "untrained":
-            cells += ["", ""]
-        else:
-            cells += [f"{max(f['rate'] for f in found):,.0f}", f"{found[0]['memory']:,.0f} MiB"]
+        cells = [name, str(len(found))]
+        cells += [
+            spread(found, prefix + score)
+            for score in ("knn", "linear")
+            for prefix in ("", "untrained_")
+        ]
+        cells += [f"{max(f['rate'] for f in found):,.0f}", f"{found[0]['memory']:,.0f} MiB"]
         lines.append("| " + " | ".join(cells) + " |")
     text = "\n".join(lines) + "\n"
     print(text, flush=True)
     folder = Path(options.dir)
     (folder / "table.md").write_text(text)
     figure, axes = plt.subplots(figsize=(7, 0.5 * len(rows) + 1.5))
-    for score, label in (("knn", "kNN"), ("linear", "linear")):
-        dots = [(f[score], place) for place, found in enumerate(rows.values()) for f in found]
-        axes.plot(*zip(*dots, strict=True), "o", alpha=0.7, label=label)
+    for color, score, label in (("C0", "knn", "kNN"), ("C1", "linear", "linear")):
+        for prefix, mark, when in (("", "o", ""), ("untrained_", "|", ", untrained")):
+            dots = [
+                (f[prefix + score], place)
+                for place, found in enumerate(rows.values())
+                for f in found
+            ]
+            axes.plot(*zip(*dots, strict=True), color + mark, alpha=0.7, label=label + when)
     axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()
     axes.set_xlabel("accuracy, %; one dot a seed")
