@@ -259,7 +259,7 @@ def nce(a, b, z=1e4):
 def library_nce(a, b):
     ids = np.array([[0, 3, 5, 9], [1, 0, 7, 2], [2, 8, 8, 4], [3, 1, 6, 0]])
     bank = unit(matrix(4, 10, D))[ids]
-    scores = jnp.einsum("nd,nkd->nk", as_rows(a[:4], True), bank) / 0.07
+    scores = jnp.einsum("nd,nkd->nk", as_rows(a[:4], True), bank, precision="highest") / 0.07
     return losses.nce(scores, log_z=np.log(1e4), noise=0.1, eps=1e-7)
 
 
@@ -309,7 +309,7 @@ def swapped(a, b, t=0.1):
 
 def library_swapped(a, b):
     centres = unit(CENTRES).T
-    scores = [as_rows(x, True) @ centres for x in (a, b)]
+    scores = [jnp.matmul(as_rows(x, True), centres, precision="highest") for x in (a, b)]
     return losses.swapped_prediction(scores, [CODES[: len(a)]] * 2, temperature=0.1)
 
 

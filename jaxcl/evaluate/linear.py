@@ -185,7 +185,7 @@ def _train_heads(
     batches = len(train_x) // batch_size
 
     def loss(head: dict[str, Array], rows: Array) -> Array:
-        logits = train_x[rows] @ head["w"] + head["b"]
+        logits = jnp.matmul(train_x[rows], head["w"], precision="highest") + head["b"]
         return jnp.mean(
             optax.losses.softmax_cross_entropy_with_integer_labels(logits, train_y[rows])
         )
@@ -217,7 +217,8 @@ def _train_heads(
 
     # The rows of a batch are the same for every head, so vmap turns their products into one.
     heads = jax.vmap(train)(settings[:, 0], settings[:, 1])
-    logits = jnp.einsum("md,hdc->hmc", x, heads["w"]) + heads["b"][:, None]
+    logits = jnp.einsum("md,hdc->hmc", x, heads["w"], precision="highest")
+    logits = logits + heads["b"][:, None]
     return jnp.argmax(logits, axis=2).astype(jnp.int32)
 
 

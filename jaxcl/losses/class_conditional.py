@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxcl.losses.rows import as_rows, own_pairs
+from jaxcl.losses.rows import own_pairs
 from jaxcl.losses.sup_con import singled_out
 from jaxcl.similarity import logsumexp_among
 from jaxcl.typing import Array, Float, Int
@@ -41,11 +41,11 @@ def class_conditional(
             f"images and classes must both be [n, d] and labels [n]; got {images.shape}, "
             f"{classes.shape} and {labels.shape}"
         )
-    x, e, scale = as_rows(images), as_rows(classes), 1 / temperature
-    own = scale * own_pairs(x, e, normalize=True)
-    everyone = jnp.logaddexp(own, logsumexp_among(x, scale=scale, normalize=True))
+    scale = 1 / temperature
+    own = scale * own_pairs(images, classes, normalize=True)
+    everyone = jnp.logaddexp(own, logsumexp_among(images, scale=scale, normalize=True))
     if data_to_data:
         groups = singled_out(labels)
-        alike = logsumexp_among(x, scale=scale, groups=groups, normalize=True)
+        alike = logsumexp_among(images, scale=scale, groups=groups, normalize=True)
         own = jnp.logaddexp(own, alike)
     return jnp.mean(everyone - own)

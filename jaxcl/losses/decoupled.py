@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcl.losses.rows import as_rows, check_pairs, own_pairs, stopped
+from jaxcl.losses.rows import check_pairs, own_pairs, stopped
 from jaxcl.similarity import logsumexp_among, logsumexp_pairs
 from jaxcl.typing import Array, Float
 
@@ -41,7 +41,7 @@ def decoupled(
     check_pairs(a, b)
     if len(a) < 2:
         raise ValueError("one example alone has no negatives; give two or more")
-    views = a, b = as_rows(a), as_rows(b)
+    views = (a, b)
     example, scale = jnp.arange(len(a)), 1 / temperature
     cosines = own_pairs(a, b, normalize=True)
     positive = scale * cosines

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcl.losses.rows import as_rows, check_pairs, own_pairs
+from jaxcl.losses.rows import check_pairs, own_pairs
 from jaxcl.similarity import logsumexp_among
 from jaxcl.typing import Array, Float
 
@@ -46,7 +46,7 @@ def hard_negatives(
         raise ValueError("one example alone has no negatives; give two or more")
     if not 0 <= tau_plus < 1:
         raise ValueError(f"tau_plus={tau_plus} is no share below 1")
-    views = a, b = as_rows(a), as_rows(b)
+    views = (a, b)
     own = own_pairs(a, b, normalize=True) / temperature
     log_count = jnp.log(2.0 * len(a) - 2)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.losses.rows import as_rows, check_pairs, own_pairs
-from jaxcl.similarity import logsumexp_both, logsumexp_pairs, unit_rows
+from jaxcl.similarity import logsumexp_both, logsumexp_pairs
 from jaxcl.typing import Array, Float
 
 
@@ -41,7 +41,7 @@ def info_nce(
     check_pairs(q, k)
     if negatives is None and not in_batch:
         raise ValueError("in_batch=False leaves no negatives; give some")
-    q, k, scale = as_rows(q), as_rows(k), 1 / temperature
+    scale = 1 / temperature
     own = scale * own_pairs(q, k, normalize=normalize)
     candidates = own
     if in_batch:
@@ -49,7 +49,7 @@ def info_nce(
         others = logsumexp_pairs(q, k, scale=scale, q_ids=row, k_ids=row, normalize=normalize)
         candidates = jnp.logaddexp(candidates, others)
     if negatives is not None:
-        candidates = jnp.logaddexp(candidates, _more(q, as_rows(negatives), scale, normalize))
+        candidates = jnp.logaddexp(candidates, _more(q, negatives, scale, normalize))
     return jnp.mean(candidates - own)
 
 
@@ -75,10 +75,10 @@ def clip_loss(
     Reference: Radford et al. 2021, arXiv:2103.00020, figure 3.
     """
     check_pairs(images, texts)
-    x, y, row = as_rows(images), as_rows(texts), jnp.arange(len(images))
-    own = scale * own_pairs(x, y, normalize=True)
+    row = jnp.arange(len(images))
+    own = scale * own_pairs(images, texts, normalize=True)
     over_texts, over_images = logsumexp_both(
-        x, y, scale=scale, q_ids=row, k_ids=row, normalize=True
+        images, texts, scale=scale, q_ids=row, k_ids=row, normalize=True
     )
     both = jnp.logaddexp(own, over_texts) + jnp.logaddexp(own, over_images)
     return jnp.mean(both / 2 - own)
@@ -92,6 +92,6 @@ def _more(
         return logsumexp_pairs(q, negatives, scale=scale, normalize=normalize)
     if negatives.ndim != 3 or len(negatives) != len(q):
         raise ValueError(f"negatives must be [m, d] or [{len(q)}, m, d]; got {negatives.shape}")
-    q, negatives = (unit_rows(x) if normalize else x for x in (q, negatives))
+    q, negatives = (as_rows(x, normalize) for x in (q, negatives))
     logits = jnp.einsum("nd,nmd->nm", q, negatives, precision="highest")
     return jax.nn.logsumexp(scale * logits, axis=1)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcl.losses.rows import as_rows, check_pairs, own_pairs
+from jaxcl.losses.rows import check_pairs, own_pairs
 from jaxcl.similarity import logsumexp_pairs, topk_pairs, unit_rows
 from jaxcl.typing import Array, Float, Int, Key
 
@@ -79,10 +79,10 @@ def i_mix(
     Reference: Lee et al. 2021, arXiv:2010.08887, eq. 3.
     """
     check_pairs(q, k)
-    q, k, scale = as_rows(q), as_rows(k), 1 / temperature
+    scale = 1 / temperature
     everyone = logsumexp_pairs(q, k, scale=scale, normalize=True)
     if queue is not None:
-        more = logsumexp_pairs(q, as_rows(queue), scale=scale, normalize=True)
+        more = logsumexp_pairs(q, queue, scale=scale, normalize=True)
         everyone = jnp.logaddexp(everyone, more)
     return jnp.mean(everyone - scale * _targets(q, k, partner, share))
 
@@ -98,7 +98,7 @@ def i_mix_byol(
     Arguments as in `i_mix`; q are predictions, and k come without gradient.
     """
     check_pairs(q, k)
-    return jnp.mean(2 - 2 * _targets(as_rows(q), as_rows(k), partner, share))
+    return jnp.mean(2 - 2 * _targets(q, k, partner, share))
 
 
 def _targets(q: Array, k: Array, partner: Array, share: Array) -> Float[Array, "n"]:

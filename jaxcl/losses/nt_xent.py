@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcl.losses.rows import as_rows, check_pairs, own_pairs
+from jaxcl.losses.rows import check_pairs, own_pairs
 from jaxcl.similarity import logsumexp_among, logsumexp_pairs, max_pairs
 from jaxcl.typing import Array, Bool, Float
 
@@ -65,7 +65,6 @@ def nt_xent_with_accuracy(
 ) -> NTXent:
     """`nt_xent` together with the contrastive accuracy, from the same pairs."""
     check_pairs(a, b)
-    a, b = as_rows(a), as_rows(b)
     # Twins have one id: neither is the other's negative.
     ids, scale = jnp.arange(len(a)), 1 / temperature
     own = scale * own_pairs(a, b, normalize=True)
@@ -74,10 +73,9 @@ def nt_xent_with_accuracy(
     hardest = jnp.stack(max_pairs(views, views, scale=scale, q_ids=ids, k_ids=ids, normalize=True))
     if negatives is not None:
         bias = None if shown is None else jnp.where(shown, 0.0, -jnp.inf)
-        queue = as_rows(negatives)
-        more = logsumexp_pairs(views, queue, scale=scale, bias=bias, normalize=True)
+        more = logsumexp_pairs(views, negatives, scale=scale, bias=bias, normalize=True)
         others = jnp.logaddexp(others, jnp.stack(more))
-        nearest = max_pairs(views, queue, scale=scale, bias=bias, normalize=True)
+        nearest = max_pairs(views, negatives, scale=scale, bias=bias, normalize=True)
         hardest = jnp.maximum(hardest, jnp.stack(nearest))
     loss = jnp.mean(jnp.logaddexp(own, others) - own)
     accuracy = jnp.mean(own > hardest)

@@ -17,7 +17,7 @@ def own_pairs(
     a: Float[Array, "n d"], b: Float[Array, "n d"], *, normalize: bool = False
 ) -> Float[Array, "n"]:
     """Dot product of row i of one with row i of the other; of their directions, if so asked."""
-    return cosines(a, b) if normalize else jnp.sum(a * b, axis=-1)
+    return cosines(a, b) if normalize else jnp.sum(as_rows(a) * as_rows(b), axis=-1)
 
 
 def check_pairs(a: Array, b: Array) -> None:

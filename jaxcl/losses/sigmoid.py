@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxcl.losses.rows import as_rows, check_pairs, own_pairs
+from jaxcl.losses.rows import check_pairs, own_pairs
 from jaxcl.similarity import softplus_pairs
 from jaxcl.typing import Array, Float
 
@@ -31,8 +31,7 @@ def siglip(
     Reference: Zhai et al. 2023, arXiv:2303.15343, eq. 1.
     """
     check_pairs(images, texts)
-    x, y = as_rows(images), as_rows(texts)
-    biases = jnp.broadcast_to(bias, len(y))
-    every = softplus_pairs(x, y, scale=scale, bias=biases, normalize=True)
-    own = scale * own_pairs(x, y, normalize=True) + bias
+    biases = jnp.broadcast_to(bias, len(texts))
+    every = softplus_pairs(images, texts, scale=scale, bias=biases, normalize=True)
+    own = scale * own_pairs(images, texts, normalize=True) + bias
     return jnp.mean(every - own)  # softplus(-u) = softplus(u) - u

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxcl.losses.info_nce import info_nce
 from jaxcl.losses.nt_xent import nt_xent_rows
-from jaxcl.losses.rows import as_rows, check_pairs, own_pairs
+from jaxcl.losses.rows import check_pairs, own_pairs
 from jaxcl.similarity import logsumexp_pairs
 from jaxcl.typing import Array, Float
 
@@ -43,7 +43,6 @@ def simcse(
         return info_nce(z1, z2, temperature=temperature)
     check_pairs(z1, z2)
     check_pairs(z1, hard)
-    z1, z2, hard = (as_rows(z) for z in (z1, z2, hard))
     row, scale = jnp.arange(len(z1)), 1 / temperature
     own, own_hard = (scale * own_pairs(z1, z, normalize=True) for z in (z2, hard))
     others = logsumexp_pairs(z1, (z2, hard), scale=scale, q_ids=row, k_ids=row, normalize=True)

@@ -1,5 +1,6 @@
 """SupCon: all rows of the same class are positives."""
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxcl.losses.rows import as_rows
 from jaxcl.similarity import logsumexp_among
+from jaxcl.similarity.rows import short
 from jaxcl.typing import Array, Float, Int
 
 
@@ -41,15 +43,19 @@ def sup_con(
     """
     if z.ndim != 2 or labels.shape != z.shape[:1]:
         raise ValueError(f"z and labels must be [n, d] and [n]; got {z.shape} and {labels.shape}")
-    z, groups = as_rows(z, normalize=True), singled_out(labels)
-    everyone = logsumexp_among(z, scale=1 / temperature)
-    totals, counts = class_sums(z, groups)
+    groups, unit = singled_out(labels), as_rows(z, normalize=True)
+    # Unit rows are needed below, so that of 32 bits they serve for the pairs as well.
+    normalize = short(z)
+    rows = z if normalize else unit
+    among = partial(logsumexp_among, rows, scale=1 / temperature, normalize=normalize)
+    everyone = among()
+    totals, counts = class_sums(unit, groups)
     others = counts - 1
     if form == "out":
         # The sum over the class, the row itself taken away, is one product a row.
-        alike = jnp.sum(z * (totals - z), axis=1) / temperature / jnp.maximum(others, 1)
+        alike = jnp.sum(unit * (totals - unit), axis=1) / temperature / jnp.maximum(others, 1)
     else:
-        positives = logsumexp_among(z, scale=1 / temperature, groups=groups)
+        positives = among(groups=groups)
         alike = positives - jnp.log(jnp.maximum(others, 1))
     return scale * jnp.mean(jnp.where(others > 0, everyone - alike, 0))
 

@@ -163,7 +163,8 @@ def classification(
 
     Examples whose target is NONE do not count; where all are, both numbers are 0.
     """
-    logs = jax.nn.log_softmax(z @ centroids.T / temperature, axis=2)
+    cosines = jnp.matmul(z, centroids.T, precision="highest")
+    logs = jax.nn.log_softmax(cosines / temperature, axis=2)
     own = jnp.take_along_axis(logs, jnp.maximum(target, 0)[:, None, None], axis=2)[:, :, 0]
     counted = jnp.broadcast_to((target != NONE)[:, None], own.shape)
     count = jnp.maximum(counted.sum(), 1)

@@ -6,26 +6,27 @@ import jax.numpy as jnp
 from jaxcl.similarity.reduction import Gradients, Reduction, Sums, Wanted
 from jaxcl.similarity.tiles import (
     MASKED,
+    Found,
+    Pairs,
     Rows,
     Side,
-    Tile,
     Tiling,
     hidden_behind,
     masked_logits,
     sweep,
 )
-from jaxcl.typing import Array, Float, Int, PyTree
+from jaxcl.typing import Array, Float, Int
 
 
 def forward(q: Side, k: Side, scale: Float[Array, ""], tiling: Tiling, wanted: Wanted) -> Sums:
     """`R_i = max_j s_ij + b_j`, and the same by columns in a triangle."""
 
-    def visit(tile: Tile) -> tuple[PyTree, PyTree]:
-        logits = tile.shown(tile.logits, otherwise=MASKED)
-        rows = jnp.max(logits + tile.k.bias, axis=1)
+    def visit(pairs: Pairs) -> Found:
+        logits = pairs.shown(pairs.logits, otherwise=MASKED)
+        rows = jnp.max(logits + pairs.k.bias[None, :], axis=1)
         if not tiling.triangle:
-            return rows, ()
-        return rows, jnp.max(logits + tile.q.bias[:, None], axis=0)
+            return Found(rows)
+        return Found(rows, jnp.max(logits + pairs.q.bias[:, None], axis=0))
 
     return Sums(sweep(tiling, q, k, scale, visit, join=jnp.maximum, neutral=MASKED)[0])
 

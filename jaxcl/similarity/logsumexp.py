@@ -22,13 +22,13 @@ import jax.numpy as jnp
 from jaxcl.similarity.reduction import Gain, Gradients, Reduction, Sums, Wanted
 from jaxcl.similarity.tiles import (
     MASKED,
+    Found,
     Numbers,
+    Pairs,
     Rows,
     Side,
-    Tile,
     Tiling,
-    product,
-    product_across,
+    Visit,
     sweep,
 )
 from jaxcl.typing import Array, Float, PyTree
@@ -42,20 +42,23 @@ def forward(q: Side, k: Side, scale: Float[Array, ""], tiling: Tiling, wanted: W
     both = wanted.columns or tiling.triangle
 
     def plain() -> tuple[PyTree, PyTree]:
-        def visit(tile: Tile) -> tuple[PyTree, PyTree]:
-            e = tile.shown(jnp.exp(tile.logits))
-            return e @ jnp.exp(tile.k.bias), (jnp.exp(tile.q.bias) @ e if both else ())
+        def visit(pairs: Pairs) -> Found:
+            e = pairs.shown(jnp.exp(pairs.logits))
+            rows = jnp.sum(e * jnp.exp(pairs.k.bias)[None, :], axis=1)
+            if not both:
+                return Found(rows)
+            return Found(rows, jnp.sum(e * jnp.exp(pairs.q.bias)[:, None], axis=0))
 
         rows, columns = sweep(tiling, q, k, scale, visit)
         return jax.tree.map(_log, rows), jax.tree.map(_log, columns)
 
     def careful() -> tuple[PyTree, PyTree]:
-        def visit(tile: Tile) -> tuple[PyTree, PyTree]:
-            logits = tile.shown(tile.logits, otherwise=MASKED)
-            rows = jax.nn.logsumexp(logits + tile.k.bias, axis=1)
+        def visit(pairs: Pairs) -> Found:
+            logits = pairs.shown(pairs.logits, otherwise=MASKED)
+            rows = _summed(logits + pairs.k.bias[None, :], axis=1)
             if not both:
-                return rows, ()
-            return rows, jax.nn.logsumexp(logits + tile.q.bias[:, None], axis=0)
+                return Found(rows)
+            return Found(rows, _summed(logits + pairs.q.bias[:, None], axis=0))
 
         return sweep(tiling, q, k, scale, visit, join=jnp.logaddexp, neutral=MASKED)
 
@@ -78,45 +81,52 @@ def backward(
     if sums.columns is not None and cotangents.columns is not None:
         of_columns = tuple(zip(cotangents.columns, sums.columns, strict=True))
 
-    def gains(tile: Tile, to_rows: Array, to_columns: Array | None) -> tuple[PyTree, PyTree]:
-        """From the two terms of G to what the tile's queries and keys get."""
-        g = to_rows if to_columns is None else to_rows + to_columns
+    def found(to_rows: Array, to_columns: Array | None) -> Found:
+        """From the two terms of G."""
         of_q = to_columns.sum(1) if wanted.biases and to_columns is not None else None
-        to_q = Gain(product(g, tile.k.x), of_q)
-        if not wanted.keys:
-            return to_q, ()
-        return to_q, Gain(product_across(g, tile.q.x), to_rows.sum(0) if wanted.biases else None)
+        of_k = to_rows.sum(0) if wanted.biases else None
+        return Found(of_q, of_k, to_rows if to_columns is None else to_rows + to_columns)
 
     def plain() -> tuple[PyTree, PyTree]:
-        def visit(tile: Tile) -> tuple[PyTree, PyTree]:
-            e = tile.shown(jnp.exp(tile.logits))
-            rows = e * (tile.per_query[0][:, None] * jnp.exp(tile.k.bias))
+        def visit(pairs: Pairs) -> Found:
+            e = pairs.shown(jnp.exp(pairs.logits))
+            to_rows = pairs.per_query[0][:, None] * jnp.exp(pairs.k.bias)[None, :]
             if not of_columns:
-                return gains(tile, rows, None)
-            return gains(tile, rows, e * (jnp.exp(tile.q.bias)[:, None] * tile.per_key[0]))
+                return found(e * to_rows, None)
+            to_columns = jnp.exp(pairs.q.bias)[:, None] * pairs.per_key[0][None, :]
+            if wanted.biases:
+                return found(e * to_rows, e * to_columns)
+            return found(e * (to_rows + to_columns), None)
 
         per_query, per_key = (
             tuple((_over(*numbers),) for numbers in side) for side in (of_rows, of_columns)
         )
-        return sweep(tiling, q, k, scale, visit, per_query=per_query, per_key=per_key)
+        return swept(visit, per_query, per_key)
 
     def careful() -> tuple[PyTree, PyTree]:
-        def share(tile: Tile, bias: Array, total: Array) -> Array:
-            logs = jnp.minimum(tile.logits + bias - total, 0)  # a share is at most 1
-            return jnp.where(total > MASKED / 2, tile.shown(jnp.exp(logs)), 0)
+        def share(pairs: Pairs, bias: Array, total: Array) -> Array:
+            logs = jnp.minimum(pairs.logits + bias - total, 0)  # a share is at most 1
+            return jnp.where(total > MASKED / 2, pairs.shown(jnp.exp(logs)), 0)
 
-        def visit(tile: Tile) -> tuple[PyTree, PyTree]:
-            g, total = (x[:, None] for x in tile.per_query)
-            rows = g * share(tile, tile.k.bias, total)
+        def visit(pairs: Pairs) -> Found:
+            g, total = (x[:, None] for x in pairs.per_query)
+            to_rows = g * share(pairs, pairs.k.bias[None, :], total)
             if not of_columns:
-                return gains(tile, rows, None)
-            h, total = tile.per_key
-            return gains(tile, rows, h * share(tile, tile.q.bias[:, None], total))
+                return found(to_rows, None)
+            h, total = (x[None, :] for x in pairs.per_key)
+            return found(to_rows, h * share(pairs, pairs.q.bias[:, None], total))
 
-        return sweep(tiling, q, k, scale, visit, per_query=of_rows, per_key=of_columns)
+        return swept(visit, of_rows, of_columns)
+
+    def swept(visit: Visit, per_query: Numbers, per_key: Numbers) -> tuple[PyTree, PyTree]:
+        return sweep(
+            tiling, q, k, scale, visit,
+            per_query=per_query, per_key=per_key, keys=wanted.keys,
+        )  # fmt: skip
 
     to_q, to_k = jax.lax.cond(_all_small(q, k, scale), plain, careful)
-    return Gradients(to_q, to_k if wanted.keys and not tiling.triangle else None)
+    on_q, on_k = (tuple(view and Gain(*view) for view in side) for side in (to_q, to_k))
+    return Gradients(on_q, on_k if wanted.keys and not tiling.triangle else None)
 
 
 def _all_small(q: Side, k: Side, scale: Array) -> Array:
@@ -135,6 +145,12 @@ def _all_small(q: Side, k: Side, scale: Array) -> Array:
 
     reach = jnp.abs(scale) * most(longest, q) * most(longest, k)
     return reach + most(strongest, q + k) <= SAFE
+
+
+def _summed(logits: Array, axis: int) -> Array:
+    peak = jnp.max(logits, axis=axis, keepdims=True)
+    total = jnp.sum(jnp.exp(logits - peak), axis=axis)
+    return jnp.squeeze(peak, axis) + jnp.log(total)
 
 
 def _log(total: Array) -> Array:

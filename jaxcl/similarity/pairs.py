@@ -17,8 +17,14 @@ Up to a million pairs the matrix is simply built ("dense"); beyond that it is ma
 forward and backward ("blocked"), so that memory grows with the rows and not with the pairs. Under
 a mesh (`jax.set_mesh`) with an axis "data" the rows of both sides are taken to be spread over it;
 keys are gathered while all of them fit in 256 MiB, and passed round a ring beyond that. All bodies
-and transports give the same numbers up to the order of sums. Kernels ("tpu", "gpu") are there for
-the log-sum-exps; they are not chosen by themselves, since no such chip has timed them yet.
+and transports give the same numbers up to the order of sums. There are kernels for GPUs ("gpu")
+and, of log-sum-exps, for TPUs ("tpu"); they are not chosen by themselves, since no such chip has
+timed them yet (`KERNELS`).
+
+Sums are float32 whatever the rows. Rows of 32 bits are multiplied in full, which accelerators do
+not do of their own accord. Rows of bfloat16 are multiplied as they are, directions too, which
+accelerators do many times as fast; the weights of pairs are rounded to that type before they meet
+rows in a gradient.
 """
 
 from collections.abc import Callable
@@ -49,6 +55,8 @@ GATHERED_BYTES = 2**28
 TILE = {"cpu": 512}
 """Rows and columns of a tile, by backend."""
 OTHER_TILE = 4096
+KERNELS: dict[str, Literal["tpu", "gpu"]] = {}
+"""Body of many pairs by backend, where it was measured to be faster than "blocked"; nowhere yet."""
 
 
 def logsumexp_pairs(
@@ -80,7 +88,7 @@ def logsumexp_pairs(
       k_groups: [m] groups of the keys; given together with `q_groups`.
       bias: [m] added to the logits of each key; minus infinity hides it.
       normalize: rows of both sides count as directions (`unit_rows`).
-      body: "dense" or "blocked"; None: by the number of pairs. "tpu", "gpu": kernels.
+      body: "dense" or "blocked"; None: by the number of pairs. "tpu", "gpu": its kernels.
       transport: "gather" or "ring" under a mesh; None: by the size of the keys.
 
     Returns:
@@ -94,7 +102,7 @@ def logsumexp_pairs(
     if _dense(sides, body):
         return _as_given(q, _dense_logsumexp(*sides, scale))
     wanted = Wanted(biases=bias is not None)
-    return _as_given(q, _reduced(_logsumexp(body), sides, scale, wanted, transport).rows)
+    return _as_given(q, _reduced(LOG_SUM_EXP, sides, scale, wanted, body, transport).rows)
 
 
 def logsumexp_both(
@@ -121,7 +129,7 @@ def logsumexp_both(
         rows, columns = _dense_logsumexp(*sides, scale), _dense_logsumexp(*sides[::-1], scale)
         return _as_given(q, rows), _as_given(k, columns)
     wanted = Wanted(columns=True, biases=q_bias is not None or k_bias is not None)
-    sums = _reduced(_logsumexp(body), sides, scale, wanted, transport)
+    sums = _reduced(LOG_SUM_EXP, sides, scale, wanted, body, transport)
     assert sums.columns is not None
     return _as_given(q, sums.rows), _as_given(k, sums.columns)
 
@@ -157,7 +165,8 @@ def logsumexp_among(
     if _dense((side, side), body):
         return _as_given(z, _dense_logsumexp(side, side, scale))
     wanted = Wanted(biases=bias is not None)
-    return _as_given(z, _reduced(_logsumexp(body), (side, None), scale, wanted, transport).rows)
+    found = _reduced(LOG_SUM_EXP, (side, None), scale, wanted, body, transport)
+    return _as_given(z, found.rows)
 
 
 def softplus_pairs(
@@ -171,7 +180,7 @@ def softplus_pairs(
     k_groups: Int[Array, "m"] | None = None,
     bias: Float[Array, "m"] | None = None,
     normalize: bool = False,
-    body: Literal["dense", "blocked"] | None = None,
+    body: Literal["dense", "blocked", "gpu"] | None = None,
     transport: Transport | None = None,
 ) -> Views:
     """`sum_j log(1 + exp(scale * q_i . k_j + bias_j))`; arguments as in `logsumexp_pairs`.
@@ -182,7 +191,7 @@ def softplus_pairs(
     sides = _sides((q, None, q_ids, q_groups), (k, bias, k_ids, k_groups), normalize)
     if _dense(sides, body):
         return _as_given(q, _by_hand(sides, scale, lambda x: jnp.sum(jax.nn.softplus(x), axis=1)))
-    return _as_given(q, _reduced(SOFTPLUS, sides, scale, Wanted(), transport).rows)
+    return _as_given(q, _reduced(SOFTPLUS, sides, scale, Wanted(), body, transport).rows)
 
 
 def max_pairs(
@@ -196,7 +205,7 @@ def max_pairs(
     k_groups: Int[Array, "m"] | None = None,
     bias: Float[Array, "m"] | None = None,
     normalize: bool = False,
-    body: Literal["dense", "blocked"] | None = None,
+    body: Literal["dense", "blocked", "gpu"] | None = None,
     transport: Transport | None = None,
 ) -> Views:
     """The largest logit of each query; arguments as in `logsumexp_pairs`. No gradient flows.
@@ -209,7 +218,8 @@ def max_pairs(
     if _dense(sides, body):
         return _as_given(q, _by_hand(sides, scale, lambda x: jnp.max(x, axis=1)))
     pair = (sides[0], None) if own else sides
-    return _as_given(q, _reduced(MAXIMUM, pair, scale, Wanted(keys=False), transport).rows)
+    found = _reduced(MAXIMUM, pair, scale, Wanted(keys=False), body, transport)
+    return _as_given(q, found.rows)
 
 
 def topk_pairs(
@@ -249,7 +259,9 @@ def topk_pairs(
 def _sides(q: tuple[Any, ...], k: tuple[Any, ...], normalize: bool = False) -> tuple[Side, Side]:
     if any((one is None) != (other is None) for one, other in zip(q[2:], k[2:], strict=True)):
         raise ValueError("ids, and groups, are given for both sides together or not at all")
-    return _side(*q, normalize=normalize), _side(*k, normalize=normalize)
+    views, keys = _views(q[0]), _views(k[0])
+    kind = _kind(views + keys)
+    return _side(*q, normalize=normalize, kind=kind), _side(*k, normalize=normalize, kind=kind)
 
 
 def _side(
@@ -259,17 +271,32 @@ def _side(
     groups: Array | None,
     *,
     normalize: bool,
+    kind: Any = None,
 ) -> Side:
-    views = [jnp.asarray(view) for view in (x if isinstance(x, tuple) else (x,))]
+    views = _views(x)
     if len({view.shape for view in views}) != 1:
         raise ValueError(f"views must have one shape; got {[view.shape for view in views]}")
-    kind = jnp.promote_types(views[0].dtype, jnp.float32)
-    given = jnp.zeros(len(views[0]), kind) if bias is None else jnp.asarray(bias, kind)
+    views = [view.astype(kind or _kind(views)) for view in views]
+    of_bias = jnp.promote_types(views[0].dtype, jnp.float32)
+    given = jnp.zeros(len(views[0]), of_bias) if bias is None else jnp.asarray(bias, of_bias)
     ids, groups = (None if marks is None else jnp.asarray(marks) for marks in (ids, groups))
     return tuple(
         Rows(view, jnp.maximum(given, MASKED), ids, groups, Lengths.of(view) if normalize else None)
         for view in views
     )
+
+
+def _views(x: Array | tuple[Array, ...]) -> list[Array]:
+    return [jnp.asarray(view) for view in (x if isinstance(x, tuple) else (x,))]
+
+
+def _kind(arrays: list[Array]) -> Any:
+    """The type of all rows: what they have in common, but float32 for float16.
+
+    The weights of pairs are smaller than any of its numbers.
+    """
+    kind = jnp.result_type(*arrays)
+    return jnp.float32 if kind == jnp.float16 else kind
 
 
 def _as_given(z: Views, found: tuple[Array, ...]) -> Views:
@@ -283,19 +310,6 @@ def _dense(sides: tuple[Side, Side], body: Body | None) -> bool:
         raise ValueError(f"q and k must be [n, d] and [m, d]; got {q} and {k}")
     pairs = len(sides[0]) * q[0] * len(sides[1]) * k[0]
     return body == "dense" or (body is None and pairs <= DENSE_PAIRS)
-
-
-def _logsumexp(body: Body | None) -> Reduction:
-    # Pallas is slow to import, and few need it.
-    if body == "tpu":
-        from jaxcl.similarity.pallas_tpu import LOG_SUM_EXP_TPU
-
-        return LOG_SUM_EXP_TPU
-    if body == "gpu":
-        from jaxcl.similarity.pallas_gpu import LOG_SUM_EXP_GPU
-
-        return LOG_SUM_EXP_GPU
-    return LOG_SUM_EXP
 
 
 def _dense_logsumexp(q: Side, k: Side, scale: float | Array) -> tuple[Array, ...]:
@@ -315,9 +329,14 @@ def _reduced(
     sides: tuple[Side, Side | None],
     scale: float | Array,
     wanted: Wanted,
+    body: Body | None,
     transport: Transport | None,
 ) -> Sums:
     """The reduction by tiles, here or over the mesh in force."""
+    if body is None:
+        body = KERNELS.get(jax.default_backend())
+    if body == "tpu" and reduction is LOG_SUM_EXP:  # Pallas is slow to import, and few need it.
+        from jaxcl.similarity.pallas_tpu import LOG_SUM_EXP_TPU as reduction
     q, k = sides
     keys = q if k is None else k
     count = over.devices()
@@ -327,7 +346,7 @@ def _reduced(
         size = sum(rows.x.nbytes for rows in keys)
         transport = "gather" if size <= GATHERED_BYTES else "ring"
     most = TILE.get(jax.default_backend(), OTHER_TILE)
-    spread = Spread(reduction, wanted, k is None, most, transport)
+    spread = Spread(reduction, wanted, k is None, most, transport, kernels=body == "gpu")
     n, m = len(q[0].x), len(keys[0].x)
     q, k = over.evenly(q, count), None if k is None else over.evenly(k, count)
     sums = _reduce(spread, q, k, jnp.asarray(scale, q[0].bias.dtype))

@@ -1,125 +1,124 @@
-"""Log-sum-exp over pairs as GPU kernels (Triton): a tile lives in registers and nowhere else.
+"""Tiles as GPU kernels (Triton): logits live in registers, and only what is found of them is kept.
 
-A program serves one run of queries and goes over all keys by itself. jax 0.12 announces the end of
-this backend; its successor, Mosaic GPU, wants a chip at hand to be written for.
+A program makes the logits of one block of pairs, some numbers of the rows at a time, and visits
+them. Products with the slopes, which come out in the rows' type, are left to XLA.
+
+jax 0.12 announces the end of this backend; its successor, Mosaic GPU, wants a chip at hand to be
+written for.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from jaxcl.similarity.kernels import (
-    Marks,
-    Numbers,
-    finished,
-    joined,
-    laid_out,
-    logits_of,
-    one_sided,
-    product,
-    weights,
-)  # fmt: skip
-from jaxcl.similarity.tiles import MASKED, Rows
-from jaxcl.typing import Array, Float
+from jaxcl.similarity.rows import short
+from jaxcl.similarity.tiles import (
+    Found,
+    Join,
+    Rows,
+    Visit,
+    factored,
+    found_of,
+    hidden_behind,
+    precision,
+)
+from jaxcl.typing import Array, Float, PyTree
 
-QUERIES, KEYS = 64, 64
-"""Of a tile; powers of two, as Triton has it."""
+QUERIES, KEYS = 128, 128
+"""Of a block; powers of two, as Triton has it."""
+CHUNK = 64
+"""Numbers of a row at a time; half as many of 32 bits."""
+WARPS, STAGES = 8, 3
 INTERPRET = False
 """Run the kernels step by step on any backend, for tests."""
 
 
-def _sums(q: Rows, k: Rows, scale: Float[Array, ""]) -> Float[Array, "n"]:
-    def kernel(scale: Any, q: Any, k: Any, of_q: Marks, of_k: Marks, out: Any) -> None:
-        queries, rows = _some(of_q, None), q[...]
-
-        def tile(j: Array, kept: tuple[Array, Array]) -> tuple[Array, Array]:
-            run = pl.ds(j * KEYS, KEYS)
-            keys = _some(of_k, run)
-            logits = logits_of(scale[0], rows, k[run, :], queries, keys) + keys.bias
-            return joined(logits, *kept)
-
-        start = (jnp.full((QUERIES, 1), MASKED), jnp.zeros((QUERIES, 1)))
-        out[...] = finished(*jax.lax.fori_loop(0, k.shape[0] // KEYS, tile, start))[:, 0]
-
-    return _run(kernel, q, k, scale, (None, None), (None, None), (None,))[0]
-
-
-def _gathered(
-    q: Rows, k: Rows, scale: Float[Array, ""], rows: Numbers, columns: Numbers
-) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
-    def kernel(scale: Any, q: Any, k: Any, of_q: Marks, of_k: Marks, dq: Any, bias: Any) -> None:
-        queries, some = _some(of_q, None), q[...]
-
-        def tile(j: Array, kept: tuple[Array, Array]) -> tuple[Array, Array]:
-            run = pl.ds(j * KEYS, KEYS)
-            keys, others = _some(of_k, run), k[run, :]
-            g, of_bias = weights(logits_of(scale[0], some, others, queries, keys), queries, keys)
-            return kept[0] + product(g, others, contract=0), kept[1] + of_bias
-
-        start = (jnp.zeros(some.shape, jnp.float32), jnp.zeros((QUERIES, 1)))
-        found = jax.lax.fori_loop(0, k.shape[0] // KEYS, tile, start)
-        dq[...], bias[...] = found[0], found[1][:, 0]
-
-    width = q.x.shape[1]
-    dq, bias = _run(kernel, q, k, scale, rows, columns, (_power(width), None))
-    return dq[:, :width], bias
-
-
-LOG_SUM_EXP_GPU = one_sided(_sums, _gathered)
-
-
-def _run(
-    kernel: Any,
+def in_blocks(
+    visit: Visit,
     q: Rows,
     k: Rows,
     scale: Float[Array, ""],
-    rows: Numbers,
-    columns: Numbers,
-    widths: tuple[int | None, ...],
-) -> list[Array]:
-    """Outputs for each query, of the given widths or one number each."""
-    n, m = len(q.x), len(k.x)
-    wider = ((0, 0), (0, _power(q.x.shape[1]) - q.x.shape[1]))
-    q, k = (rows._replace(x=jnp.pad(rows.x, wider)) for rows in (q, k))
-    q_x, of_q = laid_out(q, rows, -n % QUERIES, 1)
-    k_x, of_k = laid_out(k, columns, -m % KEYS, 0)
-    of_q, of_k = (jax.tree.map(jnp.ravel, side) for side in (of_q, of_k))
+    per_query: tuple[Array, ...],
+    per_key: tuple[Array, ...],
+    join: Join,
+    neutral: float,
+) -> Found:
+    """What `visit` finds of a tile, block by block; findings are joined in one fixed order."""
+    n, m, kind = len(q.x), len(k.x), q.x.dtype
+    chunk = CHUNK if short(q.x) else CHUNK // 2
+    q_x, of_q = _laid_out(q, per_query, QUERIES, chunk)
+    k_x, of_k = _laid_out(k, per_key, KEYS, chunk)
 
-    def by_query(width: int | None) -> pl.BlockSpec:
-        if width is None:
-            return pl.BlockSpec((QUERIES,), lambda i: (i,))
-        return pl.BlockSpec((QUERIES, width), lambda i: (i, 0))
+    def look(products: Array, scale: Array, of_q: Any, of_k: Any) -> Found:
+        logits = factored(scale * products, of_q[0], of_k[0])
+        found = found_of(visit, logits, of_q, of_k)
+        return found if found.slope is None else found._replace(slope=found.slope.astype(kind))
 
-    def shape(width: int | None) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((len(q_x), *([width] if width else [])), jnp.float32)
+    def visit_block(scale: Any, q: Any, k: Any, of_q: Any, of_k: Any, *out: Any) -> None:
+        def more(c: Array, products: Array) -> Array:
+            part = pl.ds(c * chunk, chunk)
+            return products + jax.lax.dot_general(
+                q[:, part], k[:, part], (((1,), (1,)), ((), ())),
+                precision=precision(q), preferred_element_type=jnp.float32,
+            )  # fmt: skip
 
-    whole = pl.BlockSpec(None)
-    specs: Any = (
-        whole, by_query(q_x.shape[1]), whole,
-        jax.tree.map(lambda _: by_query(None), of_q), jax.tree.map(lambda _: whole, of_k),
-    )  # fmt: skip
-    found: list[Array] = pl.pallas_call(
-        kernel,
-        grid=(len(q_x) // QUERIES,),
-        in_specs=specs,
-        out_specs=[by_query(width) for width in widths],
-        out_shape=[shape(width) for width in widths],
-        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
+        none = jnp.zeros((QUERIES, KEYS), jnp.float32)
+        products = jax.lax.fori_loop(0, q.shape[1] // chunk, more, none)
+        of_q, of_k = jax.tree.map(lambda ref: ref[...], (of_q, of_k))
+        found = look(products, scale[0], of_q, of_k)
+        for ref, x in zip(out, jax.tree.leaves(found), strict=True):
+            ref[...] = x
+
+    down, across = len(q_x) // QUERIES, len(k_x) // KEYS
+    # For each kind of finding the shape of all blocks' together, and which part is a block's.
+    kinds = (
+        ((across, len(q_x)), pl.BlockSpec((None, QUERIES), lambda i, j: (j, i))),
+        ((down, len(k_x)), pl.BlockSpec((None, KEYS), lambda i, j: (i, j))),
+        ((len(q_x), len(k_x)), pl.BlockSpec((QUERIES, KEYS), lambda i, j: (i, j))),
+    )
+    logits = jax.ShapeDtypeStruct((QUERIES, KEYS), jnp.float32)
+    one = jax.tree.map(lambda x: x[:QUERIES], of_q), jax.tree.map(lambda x: x[:KEYS], of_k)
+    found = jax.eval_shape(look, logits, scale, *one)
+    outputs = [
+        (jax.ShapeDtypeStruct(shape, x.dtype), part)
+        for (shape, part), some in zip(kinds, found, strict=True)
+        for x in jax.tree.leaves(some)
+    ]
+    parts = pl.pallas_call(
+        visit_block,
+        grid=(down, across),
+        in_specs=[
+            pl.BlockSpec(None),
+            pl.BlockSpec((QUERIES, q_x.shape[1]), lambda i, j: (i, 0)),
+            pl.BlockSpec((KEYS, k_x.shape[1]), lambda i, j: (j, 0)),
+            jax.tree.map(lambda _: pl.BlockSpec((QUERIES,), lambda i, j: (i,)), of_q),
+            jax.tree.map(lambda _: pl.BlockSpec((KEYS,), lambda i, j: (j,)), of_k),
+        ],
+        out_specs=[part for _, part in outputs],
+        out_shape=[shape for shape, _ in outputs],
+        compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=INTERPRET,
     )(jnp.asarray(scale, jnp.float32).reshape(1), q_x, k_x, of_q, of_k)
-    return [x[:n] for x in found]
+    queries, keys, slope = jax.tree.unflatten(jax.tree.structure(found), parts)
+
+    def joined(x: Array, count: int) -> Array:
+        total: Array = jax.lax.reduce(x, jnp.asarray(neutral, x.dtype), join, (0,))
+        return total[:count]
+
+    return Found(
+        jax.tree.map(lambda x: joined(x, n), queries),
+        jax.tree.map(lambda x: joined(x, m), keys),
+        None if slope is None else slope[:n, :m],
+    )
 
 
-def _some(side: Marks, run: Any) -> Marks:
-    """A tile's numbers: a column for queries (run None), a row for keys."""
-    if run is None:
-        return Marks(*(None if ref is None else ref[...][:, None] for ref in side))
-    return Marks(*(None if ref is None else ref[run][None, :] for ref in side))
-
-
-def _power(width: int) -> int:
-    """The next power of two that Triton's products take, 16 at least."""
-    return max(16, 1 << (width - 1).bit_length())
+def _laid_out(
+    rows: Rows, numbers: tuple[Array, ...], block: int, chunk: int
+) -> tuple[Float[Array, "n d"], PyTree]:
+    """Rows, and what else is known of them, filled up to whole blocks and chunks."""
+    rows, numbers = hidden_behind((rows, numbers), -len(rows.x) % block)
+    x = jnp.pad(rows.x, ((0, 0), (0, -rows.x.shape[1] % chunk)))
+    return x, (rows._replace(x=cast(Array, None)), numbers)

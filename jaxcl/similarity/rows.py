@@ -10,6 +10,9 @@ from jaxcl.typing import Array, Float
 SHORTEST = 1e-12
 """Length below which a row is not scaled up to 1, so that zero rows stay zero."""
 
+EXPONENT = 0xFF << 23
+"""Bits of a positive float32 that alone make the power of two below it."""
+
 
 class Lengths(NamedTuple):
     """How long rows are, in two numbers each, since squares of long rows overflow."""
@@ -29,6 +32,17 @@ class Lengths(NamedTuple):
         """`x` over the lengths, row by row; below the shortest, over that."""
         inverse = jax.lax.rsqrt(jnp.where(self.squares < 1, 1, self.squares))
         return (widened(x) / self.near[..., None]) * inverse[..., None]
+
+    def apart(self, x: Float[Array, "... d"]) -> tuple[Float[Array, "... d"], Float[Array, "..."]]:
+        """`divide(x)` as two factors, the rows in their own type and a number for each.
+
+        Rows are scaled by powers of two, so that their largest numbers are in [1, 2) and nothing
+        is rounded.
+        """
+        bits = jax.lax.bitcast_convert_type(self.near.astype(jnp.float32), jnp.int32)
+        power = jax.lax.bitcast_convert_type(bits & EXPONENT, jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.where(self.squares < 1, 1, self.squares))
+        return x / power[..., None].astype(x.dtype), power / self.near * inverse
 
     def pull_back(
         self, unit: Float[Array, "n d"], slope: Float[Array, "n d"], along: Float[Array, "n"]
@@ -83,3 +97,8 @@ cosines.defvjp(_cosines, _cosines_back)
 def widened(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """In float32 at least."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def short(x: Array) -> bool:
+    """Whether the numbers have 16 bits."""
+    return bool(x.dtype.itemsize < 4)

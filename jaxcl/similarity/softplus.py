@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.similarity.reduction import Gain, Gradients, Reduction, Sums, Wanted
-from jaxcl.similarity.tiles import Side, Tile, Tiling, product, product_across, sweep
-from jaxcl.typing import Array, Float, PyTree
+from jaxcl.similarity.tiles import Found, Pairs, Side, Tiling, sweep
+from jaxcl.typing import Array, Float
 
 
 def forward(q: Side, k: Side, scale: Float[Array, ""], tiling: Tiling, wanted: Wanted) -> Sums:
     """The sums over keys."""
 
-    def visit(tile: Tile) -> tuple[PyTree, PyTree]:
-        terms = tile.shown(jax.nn.softplus(tile.logits + tile.k.bias))
-        return terms.sum(1), ()
+    def visit(pairs: Pairs) -> Found:
+        terms = pairs.shown(jax.nn.softplus(pairs.logits + pairs.k.bias[None, :]))
+        return Found(terms.sum(1))
 
     return Sums(sweep(tiling, q, k, scale, visit)[0])
 
@@ -36,13 +36,14 @@ def backward(
 ) -> Gradients:
     """Gradients, given those that arrive at the sums."""
 
-    def visit(tile: Tile) -> tuple[PyTree, PyTree]:
-        g = tile.per_query[0][:, None] * jax.nn.sigmoid(tile.logits + tile.k.bias)
-        g = tile.shown(g)
-        return Gain(product(g, tile.k.x)), Gain(product_across(g, tile.q.x), g.sum(0))
+    def visit(pairs: Pairs) -> Found:
+        shares = jax.nn.sigmoid(pairs.logits + pairs.k.bias[None, :])
+        slope = pairs.shown(pairs.per_query[0][:, None] * shares)
+        return Found(keys=slope.sum(0), slope=slope)
 
     per_query = tuple((g,) for g in cotangents.rows)
-    return Gradients(*sweep(tiling, q, k, scale, visit, per_query=per_query))
+    to_q, to_k = sweep(tiling, q, k, scale, visit, per_query=per_query)
+    return Gradients(*(tuple(Gain(*view) for view in side) for side in (to_q, to_k)))
 
 
 SOFTPLUS = Reduction(forward, backward, jnp.add, partial(jax.lax.psum_scatter, tiled=True))

@@ -3,8 +3,9 @@
 A tile is the part of the [n, m] matrix of dot products that belongs to one run of queries and one
 run of keys. No more than one exists at a time, so memory grows with the rows, not with the pairs.
 Rows that count as directions are scaled as they are read, and views that come in several arrays
-meet in the tiles, so neither is there twice. Of one set of rows with itself the matrix is
-symmetric: `triangle` visits each pair of runs once.
+meet in the tiles, so neither is there twice. Rows of 16 bits stay such in all products, where
+accelerators are many times as fast; it is the products that are then scaled. Of one set of rows
+with itself the matrix is symmetric: `triangle` visits each pair of runs once.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcl.similarity.rows import Lengths
+from jaxcl.similarity.rows import Lengths, short
 from jaxcl.typing import Array, Bool, Float, Int, NumpyArray, PyTree
 
 MASKED = -1e9
@@ -34,6 +35,17 @@ class Rows(NamedTuple):
     """Rows of different groups do not see each other; None: all do."""
     lengths: Lengths | None = None
     """Given: the rows count as directions, `lengths.divide(x)`; None: as they are."""
+    factor: Float[Array, "n"] | None = None
+    """Of this row in all its products; None: 1."""
+
+    def read(self) -> "Rows":
+        """As products take them: 16 bits stay 16 bits, and a factor is left."""
+        if self.lengths is None:
+            return self
+        if short(self.x):
+            x, factor = self.lengths.apart(self.x)
+            return self._replace(x=x, lengths=None, factor=factor)
+        return self._replace(x=self.seen(), lengths=None)
 
     def seen(self) -> Float[Array, "n d"]:
         """The rows as the pairs see them."""
@@ -56,12 +68,16 @@ class Tiling:
     """Keys of a tile, of each view."""
     triangle: bool = False
     """The keys are the queries; only tiles on and above the diagonal are visited."""
+    kernels: bool = False
+    """Tiles are visited by kernels of a GPU."""
 
     @classmethod
-    def of(cls, q: Side, k: Side, *, most: int, triangle: bool = False) -> "Tiling":
+    def of(
+        cls, q: Side, k: Side, *, most: int, triangle: bool = False, kernels: bool = False
+    ) -> "Tiling":
         """Tiles of at most `most` rows and columns (to the next eight), as equal as can be."""
         n, m = len(q[0].x), len(k[0].x)
-        return cls(n, m, _run(n, len(q), most), _run(m, len(k), most), triangle)
+        return cls(n, m, _run(n, len(q), most), _run(m, len(k), most), triangle, kernels)
 
     @property
     def places(self) -> Int[NumpyArray, "t 2"]:
@@ -71,14 +87,15 @@ class Tiling:
         return np.array(tiles, np.int32).reshape(-1, 2)
 
 
-class Tile(NamedTuple):
-    """What a visit sees."""
+class Pairs(NamedTuple):
+    """What a visit sees: all pairs of a tile, or a block of them."""
 
     logits: Float[Array, "t u"]
     """Scaled dot products, float32, without biases."""
     hidden: Bool[Array, "t u"] | None
     """Pairs that do not see each other; None: all do."""
     q: Rows
+    """Without the rows themselves."""
     k: Rows
     per_query: tuple[Float[Array, "t"], ...]
     per_key: tuple[Float[Array, "u"], ...]
@@ -88,7 +105,19 @@ class Tile(NamedTuple):
         return x if self.hidden is None else jnp.where(self.hidden, otherwise, x)
 
 
-Visit = Callable[[Tile], tuple[PyTree, PyTree]]
+class Found(NamedTuple):
+    """What a visit finds."""
+
+    queries: PyTree = None
+    """[t] numbers of each query."""
+    keys: PyTree = None
+    """[u] numbers of each key; in a triangle like those of the queries."""
+    slope: Float[Array, "t u"] | None = None
+    """Gradient of each logit, in a backward sweep."""
+
+
+Visit = Callable[[Pairs], Found]
+Join = Callable[[Array, Array], Array]
 Numbers = tuple[tuple[Array, ...], ...]
 """For each view of a side, some numbers of each row; () for none."""
 
@@ -102,32 +131,44 @@ def sweep(
     *,
     per_query: Numbers = (),
     per_key: Numbers = (),
-    join: Callable[[Array, Array], Array] = jnp.add,
+    join: Join = jnp.add,
     neutral: float = 0.0,
+    keys: bool = True,
 ) -> tuple[PyTree, PyTree]:
-    """Visits every tile, and joins what the visits give to each query and to each key.
+    """Visits every tile, and joins what is found for each query and for each key.
 
     Args:
       tiling: of the two sides.
       q, k: the sides; in a triangle both are the same.
       scale: factor of the dot products.
-      visit: from a tile to what its queries ([t, ...] each) and its keys ([u, ...] each) get. In a
-        triangle both are shaped alike, and a tile off the diagonal stands for its mirror image too.
+      visit: from pairs to what is found of them. In a triangle a tile off the diagonal stands for
+        its mirror image too.
       per_query, per_key: [n] and [m] numbers of each view that the visits want to see.
-      join: how two gains become one.
-      neutral: what `join` leaves the other gain as it is with.
+      join: how two findings become one.
+      neutral: what `join` leaves the other finding as it is with.
+      keys: the keys' gradients are wanted, in a backward sweep.
 
     Returns:
-      what each view of the queries got, [n, ...] each, and of the keys, [m, ...] each; in a
-      triangle twice the same, with both in it.
+      what each view of the queries got, [n] each, and of the keys, [m] each; in a backward sweep
+      ([n, d] gradient of the rows as the pairs see them, over the scale, and the numbers found)
+      and likewise. In a triangle twice the same, with both in it.
     """
     sides = Runs.of(q, per_query, tiling.rows), Runs.of(k, per_key, tiling.columns)
+    look = at_once
+    if tiling.kernels:  # Pallas is slow to import, and few need it.
+        from jaxcl.similarity.pallas_gpu import in_blocks as look
 
     def tile(place: Array) -> list[PyTree]:
         """What each view of the run of queries gets, and of the run of keys."""
         (q_run, rows), (k_run, columns) = (side.at(i) for side, i in zip(sides, place, strict=True))
-        logits = scale * dots(q_run.x, k_run.x)
-        gains = visit(Tile(logits, hidden(q_run, k_run), q_run, k_run, rows, columns))
+        found = look(visit, q_run, k_run, scale, rows, columns, join, neutral)
+        gains = found.queries, found.keys
+        if found.slope is not None:
+            to_q = over_factor(product(found.slope, k_run.x), q_run)
+            gains = (to_q, found.queries), None
+            if keys:
+                to_k = over_factor(product_across(found.slope, q_run.x), k_run)
+                gains = gains[0], (to_k, found.keys)
         return [
             by_view(side.fresh(gain, i, neutral), len(side.x))
             for side, gain, i in zip(sides, gains, place, strict=True)
@@ -162,6 +203,46 @@ def sweep(
         return total, total
     gained, _ = jax.lax.scan(both, at_first, places)
     return gained
+
+
+def at_once(
+    visit: Visit,
+    q: Rows,
+    k: Rows,
+    scale: Float[Array, ""],
+    per_query: tuple[Array, ...],
+    per_key: tuple[Array, ...],
+    join: Join,
+    neutral: float,
+) -> Found:
+    """What `visit` finds of a tile; the slope is that of the rows' own products."""
+    logits = factored(scale * dots(q.x, k.x), q, k)
+    return found_of(visit, logits, (q, per_query), (k, per_key))
+
+
+def found_of(
+    visit: Visit,
+    logits: Float[Array, "t u"],
+    of_q: tuple[Rows, tuple[Array, ...]],
+    of_k: tuple[Rows, tuple[Array, ...]],
+) -> Found:
+    """What `visit` finds of pairs."""
+    (q, per_query), (k, per_key) = of_q, of_k
+    found = visit(Pairs(logits, hidden(q, k), q, k, per_query, per_key))
+    slope = None if found.slope is None else factored(found.slope, q, k)
+    return found._replace(slope=slope)
+
+
+def factored(x: Float[Array, "t u"], q: Rows, k: Rows) -> Float[Array, "t u"]:
+    """What belongs to pairs, times the factors of both sides."""
+    if q.factor is None or k.factor is None:
+        return x
+    return x * (q.factor[:, None] * k.factor[None, :])
+
+
+def over_factor(x: Float[Array, "t d"], rows: Rows) -> Float[Array, "t d"]:
+    """What belongs to rows, over their factor."""
+    return x if rows.factor is None else x / rows.factor[:, None]
 
 
 class Runs(NamedTuple):
@@ -204,7 +285,7 @@ class Runs(NamedTuple):
         size = self.marks[0].shape[1] // len(self.x)
         x = [jax.lax.dynamic_slice_in_dim(view, self.starts[run], size) for view in self.x]
         rows = Rows(jnp.concatenate(x), *marks)
-        return rows._replace(x=rows.seen(), lengths=None), numbers
+        return rows.read(), numbers
 
     def fresh(self, gain: PyTree, run: Array, neutral: float) -> PyTree:
         """The gains of a run without those of rows that it has again."""
@@ -237,12 +318,12 @@ def masked_logits(q: Rows, k: Rows, scale: float | Float[Array, ""]) -> Float[Ar
 
 def dots(q: Float[Array, "n d"], k: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """All dot products; float32 sums, and float32 products unless the rows have fewer bits."""
-    return jnp.matmul(q, k.T, preferred_element_type=_sums(q), precision="highest")
+    return jnp.matmul(q, k.T, preferred_element_type=_sums(q), precision=precision(q))
 
 
 def product(g: Float[Array, "t u"], x: Float[Array, "u d"]) -> Float[Array, "t d"]:
     """`g @ x`, summed in float32; products in the rows' own type, which may be the fast one."""
-    return jnp.matmul(g.astype(x.dtype), x, preferred_element_type=_sums(x), precision="highest")
+    return jnp.matmul(g.astype(x.dtype), x, preferred_element_type=_sums(x), precision=precision(x))
 
 
 def product_across(g: Float[Array, "t u"], x: Float[Array, "t d"]) -> Float[Array, "u d"]:
@@ -253,10 +334,15 @@ def product_across(g: Float[Array, "t u"], x: Float[Array, "t d"]) -> Float[Arra
     """
     across = jax.lax.optimization_barrier(x.T)
     found = jnp.matmul(
-        across, g.astype(x.dtype), preferred_element_type=_sums(x), precision="highest"
+        across, g.astype(x.dtype), preferred_element_type=_sums(x), precision=precision(x)
     )
     transposed: Array = jax.lax.optimization_barrier(found).T
     return transposed
+
+
+def precision(x: Array) -> jax.lax.Precision:
+    """Of products with such numbers: in full, whatever the chip would rather do with float32."""
+    return jax.lax.Precision.DEFAULT if short(x) else jax.lax.Precision.HIGHEST
 
 
 def _sums(x: Array) -> Any:
@@ -307,8 +393,8 @@ def hidden_behind(
 
     rows, numbers = side
     ids, groups = jax.tree.map(lambda x: padded(x, 0), (rows.ids, rows.groups))
-    lengths = jax.tree.map(lambda x: padded(x, 1), rows.lengths)
-    rows = Rows(padded(rows.x, 0), padded(rows.bias, MASKED), ids, groups, lengths)
+    scaled = jax.tree.map(lambda x: padded(x, 1), (rows.lengths, rows.factor))
+    rows = Rows(padded(rows.x, 0), padded(rows.bias, MASKED), ids, groups, *scaled)
     return rows, tuple(padded(x, 0) for x in numbers)
 
 

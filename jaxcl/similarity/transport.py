@@ -37,6 +37,8 @@ class Spread:
     """Rows and columns of a tile."""
     transport: Transport | None = None
     """None: all rows are on one device."""
+    kernels: bool = False
+    """Tiles are visited by kernels of a GPU."""
 
     def forward(self, q: Side, k: Side, scale: Float[Array, ""]) -> Sums:
         if self.transport is None:
@@ -71,7 +73,7 @@ class Spread:
         )  # fmt: skip
 
     def _tiling(self, q: Side, k: Side, triangle: bool = False) -> Tiling:
-        return Tiling.of(q, k, most=self.most, triangle=triangle)
+        return Tiling.of(q, k, most=self.most, triangle=triangle, kernels=self.kernels)
 
     def _part_forward(self, q: Side, k: Side, scale: Array) -> Sums:
         return self.reduction.forward(q, k, scale, self._tiling(q, k), self.wanted)

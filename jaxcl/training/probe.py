@@ -108,7 +108,8 @@ def init_probe(probe: Probe, width: int, classes: int) -> LinearProbe:
 
 def probe_logits(probe: LinearProbe, features: Float[Array, "n d"]) -> Float[Array, "n c"]:
     """Class scores."""
-    return features @ probe.params["kernel"] + probe.params["bias"]
+    kernel, bias = probe.params["kernel"], probe.params["bias"]
+    return jnp.matmul(features, kernel, precision="highest") + bias
 
 
 def train_probe(

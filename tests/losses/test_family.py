@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from golden import matrix
 from loss_family import CASES, TEACHER, D, softmax
+from products import IN_FULL, SHORT, products_of
 
+from jaxcl import losses
 from jaxcl.scale import data_mesh
 from jaxcl.similarity import pairs
 
@@ -169,8 +171,56 @@ def test_half_precision_comes_out_in_float32(name):
     assert gradients[0].dtype == jnp.bfloat16
 
 
+OF_THE_ROWS = sorted({*PAIRWISE, "debiased"} - {"moco", "sphere", "k_positive", "proto_nce"})
+"""Pairs of the rows that are given; those taken out have queues or centres, or exact lengths."""
+
+
+@every_loss
+def test_products_are_made_in_full_or_in_the_rows_own_type(monkeypatch, name):
+    """Accelerators round float32 rows in products that don't say otherwise; 16 bits are fast."""
+    monkeypatch.setattr(pairs, "DENSE_PAIRS", 0)
+
+    def kinds(dtype):
+        views = (jnp.asarray(x, dtype) for x in (A, B))
+        return products_of(traced_anew(name), *views)
+
+    assert kinds(jnp.float32) <= {IN_FULL}
+    short = kinds(jnp.bfloat16)
+    assert short <= {IN_FULL, SHORT}
+    if name in OF_THE_ROWS:
+        assert SHORT in short
+        assert name in ("i_mix", "nt_xent_queue") or IN_FULL not in short
+
+
 @pytest.mark.parametrize("name", ["info_nce", "nt_xent", "siglip", "sup_con_out"])
 def test_half_precision_rows_are_summed_in_float32(name):
     value, _ = library(name)(jnp.bfloat16(A), jnp.bfloat16(B))
     rounded = (np.asarray(jnp.bfloat16(x), np.float64) for x in (A, B))
     np.testing.assert_allclose(value, CASES[name].by_hand(*rounded), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1.0, 1e20, 1e-9])
+@pytest.mark.parametrize("name", ["clip", "nt_xent", "siglip", "decoupled"])
+def test_short_rows_by_tiles(monkeypatch, name, length):
+    """The value is that of the rows in float64; only slopes are rounded to 8 bits, once."""
+    monkeypatch.setattr(pairs, "DENSE_PAIRS", 0)
+    monkeypatch.setitem(pairs.TILE, "cpu", 3)
+    views = [jnp.bfloat16(length * x) for x in (A, B)]
+    value, gradients = traced_anew(name)(*views)
+    exact = [np.asarray(x, np.float64) for x in views]
+    np.testing.assert_allclose(value, CASES[name].by_hand(*exact), rtol=2e-6)
+    slopes = library(name)(*(jnp.float32(x) for x in exact))[1]
+    for gradient, slope in zip(gradients, slopes, strict=True):
+        error = np.abs(gradient.astype(jnp.float32) - slope).max()
+        assert error < 2**-7 * np.abs(slope).max()
+
+
+def test_float16_does_not_lose_small_slopes():
+    """A pair's share in a mean over 6,000 rows is below half of float16's smallest number."""
+    rng = np.random.default_rng(0)
+    z = np.float16(1 + rng.normal(size=(2, 6000, 4)))  # what all keys have in common pulls back
+    slope = jax.jit(jax.grad(lambda a, b: losses.clip_loss(a, b, scale=1.0)))
+    full = slope(*(jnp.float32(x) for x in z))
+    found = slope(*(jnp.asarray(x) for x in z))
+    assert found.dtype == jnp.float16
+    np.testing.assert_allclose(found, full, atol=1e-2 * np.abs(full).max())

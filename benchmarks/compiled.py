@@ -1,0 +1,179 @@
+"""What compilers make of CLIP's loss for chips that are not here: memory, registers of the kernels.
+
+    pip install --no-deps libtpu                # the version that jax[tpu] names
+    pip install --no-deps jax-cuda12-pjrt jax-cuda12-plugin nvidia-cuda-nvcc-cu12    # as jaxlib's
+    python benchmarks/compiled.py               # for all chips whose compiler is installed
+    python benchmarks/compiled.py --chips H200 --rows 16384 --width 128 --dtype float32
+
+Value and gradients of both sides and the scale. Temporary memory is the compiler's figure and holds
+the float32 gradients of all rows while they are summed. Nothing runs, so nothing is timed.
+"""
+
+# ruff: noqa: E402 (compilers read the environment when jax is imported)
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+DUMP = Path(tempfile.mkdtemp())
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # there is no driver whose version could be wrong
+    "TPU_SKIP_MDS_QUERY": "1",  # and no machine to ask about its chips
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "XLA_FLAGS": f"--xla_gpu_autotune_level=0 --xla_dump_to={DUMP} --xla_dump_emitter_re=ptx",
+}
+
+import jax
+import jax.numpy as jnp
+import tyro
+from jax.experimental import topologies
+
+from jaxcl.similarity import logsumexp_both, pairs
+
+MIB = 2**20
+Chip = Literal["H100", "H200", "v5e", "v5p", "v6e"]
+TPU = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+GPU = {"H100": (3.35e12, 85_520_809_984), "H200": (4.8e12, 150_754_820_096)}
+"""Bytes a second, and in all."""
+HOPPER = """
+gpu_device_info {{
+  threads_per_block_limit: 1024  threads_per_warp: 32  threads_per_core_limit: 2048
+  shared_memory_per_block: 49152  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472  registers_per_core_limit: 65536  registers_per_block_limit: 65536
+  core_count: 132  fpus_per_core: 128  clock_rate_ghz: 1.98  l2_cache_size: 52428800
+  block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
+  memory_bandwidth: {bandwidth:.0f}  device_memory_size: {memory}
+  cuda_compute_capability {{ major: 9 }}
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 7 }}
+runtime_version {{ major: 12 minor: 8 }}
+device_description_str: "NVIDIA {name}"
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compile."""
+
+    chips: tuple[Chip, ...] = ("H100", "H200", "v5e", "v5p", "v6e")
+    """For which."""
+    rows: int = 65536
+    """Of either side."""
+    width: int = 512
+    """Numbers in a row."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the rows."""
+
+
+def main(options: Options) -> int:
+    """Prints a line for each chip and body; 1 where no compiler is installed."""
+    print(f"jax {jax.__version__}, {options.rows:,} x {options.width} {options.dtype} twice")
+    pairs.TILE.clear()  # tiles of accelerators
+    done = 0
+    for chip in options.chips:
+        try:
+            device = device_of(chip)
+        except (RuntimeError, NotImplementedError) as error:
+            print(f"  {chip}: no compiler for it here ({str(error).splitlines()[0]})")
+            continue
+        for body in ("blocked", "gpu" if chip in GPU else "tpu"):
+            print(f"  {chip:5s}{body:9s}" + line_of(device, body, options), flush=True)
+            done += 1
+    return 0 if done else 1
+
+
+def device_of(chip: Chip) -> Any:
+    """One chip of the kind, as the compiler knows it."""
+    if chip in TPU:
+        return topologies.get_topology_desc(TPU[chip], platform="tpu").devices[0]
+    bandwidth, memory = GPU[chip]
+    kind = HOPPER.format(bandwidth=bandwidth, memory=memory, name=chip)
+    topology = topologies.get_topology_desc(platform="cuda", target_config=kind, topology="1x1x1")
+    return topology.devices[0]
+
+
+def line_of(device: Any, body: Any, options: Options) -> str:
+    """Memory, and where there are kernels of a GPU what they use."""
+    place = jax.sharding.SingleDeviceSharding(device)
+    rows = jax.ShapeDtypeStruct((options.rows, options.width), options.dtype, sharding=place)
+
+    scale = jax.ShapeDtypeStruct((), jnp.float32, sharding=place)
+
+    def loss(a: Any, b: Any, scale: Any) -> Any:
+        ids = jnp.arange(len(a))
+        sums = logsumexp_both(a, b, scale=scale, q_ids=ids, k_ids=ids, normalize=True, body=body)
+        return sum(map(jnp.mean, sums))
+
+    for old in DUMP.glob("*.ptx"):
+        old.unlink()
+    start = time.perf_counter()
+    with named(device):
+        step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+        platform = "tpu" if device.platform == "tpu" else "cuda"
+        program = step.trace(rows, rows, scale).lower(lowering_platforms=(platform,)).compile()
+    took = time.perf_counter() - start
+    memory = program.memory_analysis().temp_size_in_bytes / MIB
+    more = kernels() if body == "gpu" else ""
+    return f"{memory:10,.0f} MiB of temporaries, compiled in {took:.1f} s{more}"
+
+
+def named(device: Any) -> Any:
+    """jax 0.12 asks which GPU a kernel is for where there is none."""
+    if device.platform == "tpu" or jax.__version_info__ < (0, 12):
+        return nullcontext()
+    from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
+
+    kind = AbstractDevice(device.device_kind, 132, "gpu")
+    return use_abstract_mesh(
+        AbstractMesh((1,), ("chip",), (AxisType.Explicit,), abstract_device=kind)
+    )
+
+
+def kernels() -> str:
+    """What the kernels over pairs use, from the assembler."""
+    used, spilled, tensor_cores = [], 0, 0
+    for path in DUMP.glob("*.ptx"):
+        text = path.read_text()
+        if "visit_block" not in text:
+            continue
+        said = subprocess.run(
+            ["ptxas", "-v", "-arch=sm_90a", path, "-o", os.devnull],
+            capture_output=True, text=True, check=True,
+        ).stderr  # fmt: skip
+        used += [int(count) for count in re.findall(r"Used (\d+) registers", said)]
+        spilled += sum(int(count) for count in re.findall(r"(\d+) bytes spill stores", said))
+        tensor_cores += "wgmma" in text
+    return (
+        f"; {len(used)} kernels, {min(used)} to {max(used)} registers, {spilled} bytes spilled, "
+        f"{tensor_cores} on tensor cores"
+    )
+
+
+def take_up_assembler() -> None:
+    """The folder of `ptxas`, and a platform's name that jax only knows where there is a GPU."""
+    import jax._src.xla_bridge as bridge
+
+    for folder in map(Path, sys.path):
+        for assembler in folder.glob("nvidia/*/bin/ptxas"):
+            os.environ["PATH"] = f"{assembler.parent}:{os.environ['PATH']}"
+    known = bridge.canonicalize_platform
+
+    def canonical(platform: str) -> str:
+        return "cuda" if platform == "gpu" else known(platform)
+
+    bridge.canonicalize_platform = canonical
+
+
+if __name__ == "__main__":
+    take_up_assembler()
+    raise SystemExit(main(tyro.cli(Options)))
