@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,10 +33,12 @@ os.environ |= {
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
 
-from jaxcl.similarity import logsumexp_both, pairs
+from jaxcl.similarity import logsumexp_both
 
 MIB = 2**20
 Chip = Literal["H100", "H200", "v5e", "v5p", "v6e"]
@@ -78,7 +79,6 @@ class Options:
 def main(options: Options) -> int:
     """Prints a line for each chip and body; 1 where no compiler is installed."""
     print(f"jax {jax.__version__}, {options.rows:,} x {options.width} {options.dtype} twice")
-    pairs.TILE.clear()  # tiles of accelerators
     done = 0
     for chip in options.chips:
         try:
@@ -117,7 +117,7 @@ def line_of(device: Any, body: Any, options: Options) -> str:
     for old in DUMP.glob("*.ptx"):
         old.unlink()
     start = time.perf_counter()
-    with named(device):
+    with jax.set_mesh(Mesh(np.array([device]), ("data",), axis_types=(AxisType.Auto,))):
         step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
         platform = "tpu" if device.platform == "tpu" else "cuda"
         program = step.trace(rows, rows, scale).lower(lowering_platforms=(platform,)).compile()
@@ -125,18 +125,6 @@ def line_of(device: Any, body: Any, options: Options) -> str:
     memory = program.memory_analysis().temp_size_in_bytes / MIB
     more = kernels() if body == "gpu" else ""
     return f"{memory:10,.0f} MiB of temporaries, compiled in {took:.1f} s{more}"
-
-
-def named(device: Any) -> Any:
-    """jax 0.12 asks which GPU a kernel is for where there is none."""
-    if device.platform == "tpu" or jax.__version_info__ < (0, 12):
-        return nullcontext()
-    from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
-
-    kind = AbstractDevice(device.device_kind, 132, "gpu")
-    return use_abstract_mesh(
-        AbstractMesh((1,), ("chip",), (AxisType.Explicit,), abstract_device=kind)
-    )
 
 
 def kernels() -> str:

@@ -47,3 +47,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in places:
             item.add_marker("slow")
+
+
+@pytest.fixture
+def tpu(monkeypatch):
+    """From a topology's name, one of its chips, which need not be there: libtpu compiles for it."""
+    pytest.importorskip("libtpu")
+    from jax.experimental import topologies
+
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # there is no machine to ask about its chips
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nor one to fight over
+    # A program for a machine that is not there can be kept on disk, but not read back.
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 1e9)
+    yield lambda chip: topologies.get_topology_desc(chip, platform="tpu").devices[0]
+    jax.config.update(name, before)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from jaxcl.scale import platform
 from jaxcl.typing import Array, Key, PyTree
 
 Encoded = TypeVar("Encoded")
@@ -73,7 +74,7 @@ def in_chunks(
     parts = jax.tree.map(lambda rows: spread(rows.reshape(chunks, -1, *rows.shape[1:]), axis=1), x)
     step = jax.checkpoint(encode, prevent_cse=False)
     # On CPU the gradient of a convolution is many times slower inside a loop than unrolled.
-    unroll = chunks if jax.default_backend() == "cpu" else 1
+    unroll = chunks if platform() == "cpu" else 1
     _, (encoded, stats) = jax.lax.scan(
         lambda carry, part: (carry, step(part)), None, parts, unroll=unroll
     )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn.initializers import Initializer
 
+from jaxcl.scale import platform
 from jaxcl.typing import Array, Bool, Float
 
 
@@ -93,7 +94,7 @@ def attend(
     `jax.nn.dot_product_attention`, but on CPU, where XLA multiplies heads that lie beside each
     other in memory at half the speed: there they come first, and sums are divided out last.
     """
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return jax.nn.dot_product_attention(q, k, v, bias=offset, mask=mask, scale=scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxcl.scale import platform
 from jaxcl.typing import Array, Bool, Float
 
 
@@ -45,6 +46,10 @@ class BatchNorm(nn.Module):
           ValueError: training rows do not split into the groups.
         """
         channels = x.shape[-1]
+        # On CPU pixels are rows, which takes a fifth less of a ResNet-50's time. Elsewhere their
+        # axes stay, whose order in memory is the compiler's choice: made to turn them into rows,
+        # that of TPUs (libtpu 0.0.42, 0.0.50) runs out of fast memory in a ResNet's first stage.
+        inner = (channels,) if platform() == "cpu" else x.shape[1:]
         zeros, ones = (channels,), (channels,)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, zeros, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, ones, jnp.float32)
@@ -52,13 +57,14 @@ class BatchNorm(nn.Module):
             if len(x) % self.groups:
                 raise ValueError(f"{len(x)} rows do not split into groups={self.groups}")
             # No axis for one group: XLA of jax 0.10 sums [1, n, c] a hundred times slower on CPU.
-            apart = (self.groups,) if self.groups > 1 else ()
-            rows = x.reshape(*apart, -1, channels).astype(jnp.float32)
-            counts = None if mask is None else mask.reshape(*apart, -1, 1)
-            mean = _mean(rows, counts, axis=-2)  # [g, c], or [c]
-            var = jnp.maximum(_mean(rows * rows, counts, axis=-2) - mean * mean, 0.0)
+            apart = (self.groups, -1) if self.groups > 1 else (-1,)
+            rows = x.reshape(*apart, *inner).astype(jnp.float32)
+            counts = None if mask is None else mask.reshape(*rows.shape[:-1], 1)
+            over = tuple(range(len(apart) - 1, rows.ndim - 1))
+            mean = _mean(rows, counts, over)  # [g, c], or [c]
+            var = jnp.maximum(_mean(rows * rows, counts, over) - mean * mean, 0.0)
             if not self.is_initializing():
-                filled = None if counts is None else jnp.any(counts, axis=-2)  # [g, 1], or [1]
+                filled = None if counts is None else jnp.any(counts, axis=over)  # [g, 1], or [1]
                 self._keep(running_mean, mean, filled)
                 self._keep(running_var, var, filled)
         else:
@@ -70,23 +76,27 @@ class BatchNorm(nn.Module):
         offset = -mean * factor
         if self.use_bias:
             offset = offset + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        grouped = x.reshape(*factor.shape[:-1], -1, channels).astype(jnp.float32)
-        y = grouped * factor[..., None, :] + offset[..., None, :]
-        return y.reshape(x.shape).astype(self.dtype)
+        grouped = x.reshape(*factor.shape[:-1], -1, *inner).astype(jnp.float32)
+        factor, offset = (
+            z.reshape(*z.shape[:-1], *[1] * len(inner), channels) for z in (factor, offset)
+        )
+        return (grouped * factor + offset).reshape(x.shape).astype(self.dtype)
 
     def _keep(
         self, running: Any, value: Float[Array, "... c"], filled: Bool[Array, "... 1"] | None
     ) -> None:
         fresh = value
         if value.ndim == 2:
-            fresh = _mean(value, filled, axis=0)
+            fresh = _mean(value, filled, 0)
         kept = self.momentum * running.value + (1 - self.momentum) * fresh
         running.value = kept if filled is None else jnp.where(jnp.any(filled), kept, running.value)
 
 
-def _mean(x: Float[Array, "... c"], counts: Bool[Array, "... 1"] | None, *, axis: int) -> Array:
-    """Mean along an axis of what counts; 0 where nothing does."""
+def _mean(
+    x: Float[Array, "... c"], counts: Bool[Array, "... 1"] | None, over: int | tuple[int, ...]
+) -> Array:
+    """Mean along some axes of what counts; 0 where nothing does."""
     if counts is None:
-        return jnp.mean(x, axis=axis)
-    total = jnp.sum(jnp.where(counts, x, 0), axis=axis)
-    return total / jnp.maximum(jnp.sum(counts, axis=axis), 1)
+        return jnp.mean(x, axis=over)
+    total = jnp.sum(jnp.where(counts, x, 0), axis=over)
+    return total / jnp.maximum(jnp.sum(counts, axis=over), 1)

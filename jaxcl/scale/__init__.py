@@ -1,5 +1,5 @@
 """Devices: the mesh, and how arrays lie on it."""
 
-from jaxcl.scale.mesh import data_mesh, replicated, rows_split
+from jaxcl.scale.mesh import data_mesh, platform, replicated, rows_split
 
-__all__ = ["data_mesh", "replicated", "rows_split"]
+__all__ = ["data_mesh", "platform", "replicated", "rows_split"]

@@ -22,6 +22,15 @@ def data_mesh(count: int = 0) -> Mesh:
     return Mesh(chosen, ("data",), axis_types=(AxisType.Auto,))
 
 
+def platform() -> str:
+    """What the program being traced will run on: the mesh in force, or else jax's default.
+
+    The devices of a mesh need not be there: a program can be compiled for a pod on a laptop.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else str(device.platform)
+
+
 def rows_split(mesh: Mesh) -> NamedSharding:
     """Leading axis over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))

@@ -34,6 +34,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxcl.scale import platform
 from jaxcl.similarity import transport as over
 from jaxcl.similarity.largest import MAXIMUM, nearest
 from jaxcl.similarity.logsumexp import LOG_SUM_EXP
@@ -334,7 +335,7 @@ def _reduced(
 ) -> Sums:
     """The reduction by tiles, here or over the mesh in force."""
     if body is None:
-        body = KERNELS.get(jax.default_backend())
+        body = KERNELS.get(platform())
     if body == "tpu" and reduction is LOG_SUM_EXP:  # Pallas is slow to import, and few need it.
         from jaxcl.similarity.pallas_tpu import LOG_SUM_EXP_TPU as reduction
     q, k = sides
@@ -345,7 +346,7 @@ def _reduced(
     elif transport is None:
         size = sum(rows.x.nbytes for rows in keys)
         transport = "gather" if size <= GATHERED_BYTES else "ring"
-    most = TILE.get(jax.default_backend(), OTHER_TILE)
+    most = TILE.get(platform(), OTHER_TILE)
     spread = Spread(reduction, wanted, k is None, most, transport, kernels=body == "gpu")
     n, m = len(q[0].x), len(keys[0].x)
     q, k = over.evenly(q, count), None if k is None else over.evenly(k, count)

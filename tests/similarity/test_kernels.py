@@ -135,30 +135,13 @@ def losses(a, b, body):
     return rows.mean() + columns.mean() + logsumexp_among(a, ids=ids, body=body).mean()
 
 
-@pytest.fixture
-def uncached():
-    """A program for a machine that is not there can be kept on disk, but not read back."""
-    name = "jax_persistent_cache_min_compile_time_secs"
-    before = getattr(jax.config, name)
-    jax.config.update(name, 1e9)
-    yield
-    jax.config.update(name, before)
-
-
-@pytest.mark.usefixtures("uncached")
 @pytest.mark.parametrize(
     "chip",
     ["v5e:2x2", *(pytest.param(c, marks=pytest.mark.extended) for c in ("v5p:2x2x1", "v6e:2x2"))],
 )
-def test_kernels_compile_for_a_tpu(monkeypatch, chip):
+def test_kernels_compile_for_a_tpu(tpu, chip):
     """With libtpu alone, which needs no TPU; forward and backward, short and full rows."""
-    pytest.importorskip("libtpu")
-    from jax.experimental import topologies
-
-    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")  # there is no machine to ask about its chips
-    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nor one to fight over
-    device = topologies.get_topology_desc(chip, platform="tpu").devices[0]
-    place = SingleDeviceSharding(device)
+    place = SingleDeviceSharding(tpu(chip))
     step = jax.jit(jax.grad(losses, argnums=(0, 1)), static_argnums=2)
     for dtype, width in ((jnp.bfloat16, 128), (jnp.float32, 512)):
         rows = jax.ShapeDtypeStruct((3000, width), dtype, sharding=place)
