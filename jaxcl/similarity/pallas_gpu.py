@@ -18,14 +18,13 @@ from jaxcl.similarity.rows import short
 from jaxcl.similarity.tiles import (
     Found,
     Join,
-    Rows,
+    Run,
     Visit,
-    factored,
     found_of,
     hidden_behind,
     precision,
 )
-from jaxcl.typing import Array, Float, PyTree
+from jaxcl.typing import Array, Float
 
 QUERIES, KEYS = 128, 128
 """Of a block; powers of two, as Triton has it."""
@@ -37,24 +36,16 @@ INTERPRET = False
 
 
 def in_blocks(
-    visit: Visit,
-    q: Rows,
-    k: Rows,
-    scale: Float[Array, ""],
-    per_query: tuple[Array, ...],
-    per_key: tuple[Array, ...],
-    join: Join,
-    neutral: float,
+    visit: Visit, of_q: Run, of_k: Run, scale: Float[Array, ""], *, join: Join, neutral: float
 ) -> Found:
     """What `visit` finds of a tile, block by block; findings are joined in one fixed order."""
-    n, m, kind = len(q.x), len(k.x), q.x.dtype
-    chunk = CHUNK if short(q.x) else CHUNK // 2
-    q_x, of_q = _laid_out(q, per_query, QUERIES, chunk)
-    k_x, of_k = _laid_out(k, per_key, KEYS, chunk)
+    n, m, kind = len(of_q[0].x), len(of_k[0].x), of_q[0].x.dtype
+    chunk = CHUNK if short(of_q[0].x) else CHUNK // 2
+    q_x, of_q = _laid_out(of_q, QUERIES, chunk)
+    k_x, of_k = _laid_out(of_k, KEYS, chunk)
 
     def look(products: Array, scale: Array, of_q: Any, of_k: Any) -> Found:
-        logits = factored(scale * products, of_q[0], of_k[0])
-        found = found_of(visit, logits, of_q, of_k)
+        found = found_of(visit, scale * products, of_q, of_k)
         return found if found.slope is None else found._replace(slope=found.slope.astype(kind))
 
     def visit_block(scale: Any, q: Any, k: Any, of_q: Any, of_k: Any, *out: Any) -> None:
@@ -79,9 +70,9 @@ def in_blocks(
         ((down, len(k_x)), pl.BlockSpec((None, KEYS), lambda i, j: (i, j))),
         ((len(q_x), len(k_x)), pl.BlockSpec((QUERIES, KEYS), lambda i, j: (i, j))),
     )
-    logits = jax.ShapeDtypeStruct((QUERIES, KEYS), jnp.float32)
+    products = jax.ShapeDtypeStruct((QUERIES, KEYS), jnp.float32)
     one = jax.tree.map(lambda x: x[:QUERIES], of_q), jax.tree.map(lambda x: x[:KEYS], of_k)
-    found = jax.eval_shape(look, logits, scale, *one)
+    found = jax.eval_shape(look, products, scale, *one)
     outputs = [
         (jax.ShapeDtypeStruct(shape, x.dtype), part)
         for (shape, part), some in zip(kinds, found, strict=True)
@@ -115,10 +106,8 @@ def in_blocks(
     )
 
 
-def _laid_out(
-    rows: Rows, numbers: tuple[Array, ...], block: int, chunk: int
-) -> tuple[Float[Array, "n d"], PyTree]:
+def _laid_out(run: Run, block: int, chunk: int) -> tuple[Float[Array, "n d"], Run]:
     """Rows, and what else is known of them, filled up to whole blocks and chunks."""
-    rows, numbers = hidden_behind((rows, numbers), -len(rows.x) % block)
+    rows, numbers = hidden_behind(run, -len(run[0].x) % block)
     x = jnp.pad(rows.x, ((0, 0), (0, -rows.x.shape[1] % chunk)))
     return x, (rows._replace(x=cast(Array, None)), numbers)

@@ -10,6 +10,7 @@ with itself the matrix is symmetric: `triangle` visits each pair of runs once.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -117,6 +118,8 @@ class Found(NamedTuple):
 
 
 Visit = Callable[[Pairs], Found]
+Run = tuple[Rows, tuple[Array, ...]]
+"""Some rows of a side, and numbers of each that visits want to see."""
 Join = Callable[[Array, Array], Array]
 Numbers = tuple[tuple[Array, ...], ...]
 """For each view of a side, some numbers of each row; () for none."""
@@ -156,14 +159,17 @@ def sweep(
     sides = Runs.of(q, per_query, tiling.rows), Runs.of(k, per_key, tiling.columns)
     look = at_once
     if tiling.kernels:  # Pallas is slow to import, and few need it.
-        from jaxcl.similarity.pallas_gpu import in_blocks as look
+        from jaxcl.similarity.pallas_gpu import in_blocks
+
+        look = partial(in_blocks, join=join, neutral=neutral)
 
     def tile(place: Array) -> list[PyTree]:
         """What each view of the run of queries gets, and of the run of keys."""
-        (q_run, rows), (k_run, columns) = (side.at(i) for side, i in zip(sides, place, strict=True))
-        found = look(visit, q_run, k_run, scale, rows, columns, join, neutral)
+        of_q, of_k = (side.at(i) for side, i in zip(sides, place, strict=True))
+        found = look(visit, of_q, of_k, scale)
         gains = found.queries, found.keys
         if found.slope is not None:
+            q_run, k_run = of_q[0], of_k[0]
             to_q = over_factor(product(found.slope, k_run.x), q_run)
             gains = (to_q, found.queries), None
             if keys:
@@ -205,29 +211,15 @@ def sweep(
     return gained
 
 
-def at_once(
-    visit: Visit,
-    q: Rows,
-    k: Rows,
-    scale: Float[Array, ""],
-    per_query: tuple[Array, ...],
-    per_key: tuple[Array, ...],
-    join: Join,
-    neutral: float,
-) -> Found:
+def at_once(visit: Visit, of_q: Run, of_k: Run, scale: Float[Array, ""]) -> Found:
     """What `visit` finds of a tile; the slope is that of the rows' own products."""
-    logits = factored(scale * dots(q.x, k.x), q, k)
-    return found_of(visit, logits, (q, per_query), (k, per_key))
+    return found_of(visit, scale * dots(of_q[0].x, of_k[0].x), of_q, of_k)
 
 
-def found_of(
-    visit: Visit,
-    logits: Float[Array, "t u"],
-    of_q: tuple[Rows, tuple[Array, ...]],
-    of_k: tuple[Rows, tuple[Array, ...]],
-) -> Found:
-    """What `visit` finds of pairs."""
+def found_of(visit: Visit, products: Float[Array, "t u"], of_q: Run, of_k: Run) -> Found:
+    """What `visit` finds of pairs, from the scaled products of their rows."""
     (q, per_query), (k, per_key) = of_q, of_k
+    logits = factored(products, q, k)
     found = visit(Pairs(logits, hidden(q, k), q, k, per_query, per_key))
     slope = None if found.slope is None else factored(found.slope, q, k)
     return found._replace(slope=slope)
@@ -279,7 +271,7 @@ class Runs(NamedTuple):
         x = tuple(rows.x for rows in side)
         return cls(x, (bias, *others), given, jnp.asarray(starts), again)
 
-    def at(self, run: Array) -> tuple[Rows, tuple[Array, ...]]:
+    def at(self, run: Array) -> Run:
         """Rows of a run as the pairs see them, all views, and their numbers."""
         marks, numbers = jax.tree.map(lambda x: x[run], (self.marks, self.numbers))
         size = self.marks[0].shape[1] // len(self.x)
