@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 from flax import linen as nn
 
 from jaxcl.data import Section
 from jaxcl.errors import UserError
 from jaxcl.methods import Method
+from jaxcl.options import short
 from jaxcl.training.optim import Optim
 from jaxcl.training.probe import Probe, Watch
 
@@ -32,7 +32,7 @@ FREE = ("train.dir", "train.devices", "train.log_every", "train.save_every", "tr
 class Train:
     """How the run runs; none of it but the seed and `start` changes what is learnt."""
 
-    dir: Annotated[str, tyro.conf.arg(aliases=["--dir"])] = ""
+    dir: Annotated[str, short("--dir")] = ""
     """Run directory; empty: runs/ and the name of the config."""
     seed: int = 0
     """Of everything random: parameters, order, views."""

@@ -12,7 +12,6 @@ from typing import Annotated, Any, ClassVar
 
 import jax
 import numpy as np
-import tyro
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tokenizers import Tokenizer
 
@@ -20,6 +19,7 @@ from jaxcl.data.examples import SplitName
 from jaxcl.data.order import batch_indices, steps_per_epoch
 from jaxcl.data.section import Arrays, Feed, Section
 from jaxcl.errors import UserError
+from jaxcl.options import short
 from jaxcl.tokens import (
     best_batch_tokens,
     padded,
@@ -42,7 +42,7 @@ class Text(Section):
 
     unit: ClassVar[str] = "sentences"
 
-    lines: Annotated[str, tyro.conf.arg(aliases=["--data"])] = ""
+    lines: Annotated[str, short("--data")] = ""
     """UTF-8 text with a sentence per line, .txt or .txt.gz, or a folder of such files."""
     tokenizer: str = ""
     """tokenizer.json of the tokenizers library, or a folder that holds it, a model's say."""

@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-from tyro.constructors import PrimitiveConstructorSpec
-
 from jaxcl.data.digits import Digits
 from jaxcl.data.examples import Source
 from jaxcl.data.folders import Images
 from jaxcl.data.tfds_source import TFDS
 from jaxcl.errors import UserError
+from jaxcl.options import short, word
 
 FORMS = "PATH|tfds:NAME|digits"
 
@@ -38,13 +36,6 @@ def parse_source(text: str) -> Source:
     return Images(str(path.resolve()))
 
 
-def _from_words(words: list[str]) -> Source:
-    try:
-        return parse_source(words[0])
-    except UserError as error:
-        raise ValueError(str(error)) from error  # what tyro prints as its own
-
-
 def _to_words(source: Source) -> list[str]:
     match source:
         case Digits():
@@ -59,13 +50,7 @@ def _to_words(source: Source) -> list[str]:
 
 AnySource = Annotated[
     Source,
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=FORMS,
-        instance_from_str=_from_words,
-        is_instance=lambda value: isinstance(value, Source),
-        str_from_instance=_to_words,
-    ),
-    tyro.conf.arg(aliases=["--data"]),
+    word(Source, parse_source, _to_words, forms=FORMS),
+    short("--data"),
 ]
 """A source that the command line gives as one word; also under the short name `--data`."""

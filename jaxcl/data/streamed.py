@@ -16,6 +16,7 @@ from jaxcl.data.examples import Examples, Unreadable
 from jaxcl.data.loading import BadImages
 from jaxcl.data.order import batch_indices, crop_uniforms, steps_per_epoch
 from jaxcl.data.pixels import Crop, crop_views
+from jaxcl.errors import need
 from jaxcl.typing import NumpyArray, PyTree
 
 AHEAD = 2
@@ -122,6 +123,7 @@ class StreamedFeed:
         mesh: Mesh,
     ) -> None:
         """Starts nothing yet: the first call of `inputs` says at which step to begin."""
+        need("grain", "data.road=streamed", "or set data.road=resident")
         self.steps_per_epoch = steps_per_epoch(len(examples), batch_size)
         self._examples = examples
         self._crops = crops

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxcl.data.examples import Examples, Source, SplitName, Unreadable
-from jaxcl.errors import UserError
+from jaxcl.errors import UserError, need
 from jaxcl.typing import Int, NumpyArray, UInt8
 
 RANDOM_ACCESS = "array_record"
@@ -54,6 +54,7 @@ class TFDS(Source):
 
     def _prepared(self) -> Any:
         """The TFDS builder, with its files on disk in a format with random access."""
+        need("tensorflow_datasets", f"data.source=tfds:{self.name}", "or give a folder of images")
         import tensorflow_datasets as tfds  # slow to import
 
         try:

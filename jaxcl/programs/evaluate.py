@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from jaxcl.data import Data, Examples, Section, Subset, Text, Unreadable, load_split, parse_source
 from jaxcl.errors import UserError
@@ -20,6 +19,7 @@ from jaxcl.evaluate.plane import feature_map
 from jaxcl.evaluate.report import write_report
 from jaxcl.evaluate.table import comparison_table
 from jaxcl.experiment import classes_of, flatten, read_config, to_json
+from jaxcl.options import POSITIONAL, parsed
 from jaxcl.programs.answers import answered
 from jaxcl.programs.similarity import evaluate_sentences
 from jaxcl.run import Run, load
@@ -39,7 +39,7 @@ class Evaluate:
     """Evaluates a run on frozen features and writes evaluation.json into its directory; for a run
     on images, report.html too."""
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[str, POSITIONAL]
     """Run directory, as train.py wrote it."""
     data: str = ""
     """Other data than the run's: a folder or zip of class folders, tfds:NAME, or digits."""
@@ -69,7 +69,7 @@ class Evaluate:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 2 for a user's mistake."""
-    answered(lambda: evaluate_run(tyro.cli(Evaluate, args=arguments, prog="eval.py")))
+    answered(lambda: evaluate_run(parsed(Evaluate, arguments, program="eval.py")))
 
 
 def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
-import tyro
 
 from jaxcl.augment import Recipe
 from jaxcl.data.lines import TOKENIZER
@@ -14,6 +13,7 @@ from jaxcl.encoders import BERT, ResNet, ViT
 from jaxcl.encoders.resnet import BLOCKS
 from jaxcl.errors import UserError
 from jaxcl.experiment import classes_of, read_config
+from jaxcl.options import POSITIONAL, parsed
 from jaxcl.programs.answers import answered
 from jaxcl.run import Run, load
 from jaxcl.sentences import SentenceModel
@@ -38,9 +38,9 @@ class Export:
     change there. A half stem has stride 2 at 3x3.
     """
 
-    run: tyro.conf.Positional[str]
+    run: Annotated[str, POSITIONAL]
     """Run directory, as train.py wrote it."""
-    file: tyro.conf.Positional[Path]
+    file: Annotated[Path, POSITIONAL]
     """File to write: .pth, .safetensors or .npz; a folder for transformers and
     sentence-transformers."""
     layout: Literal[
@@ -57,7 +57,7 @@ class Export:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 2 for a user's mistake."""
-    answered(lambda: export(tyro.cli(Export, args=arguments, prog="export.py")))
+    answered(lambda: export(parsed(Export, arguments, program="export.py")))
 
 
 def export(options: Export) -> None:

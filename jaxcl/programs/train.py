@@ -4,9 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
-
 from jaxcl.experiment import Experiment, read_config
+from jaxcl.options import parsed
 from jaxcl.programs.answers import answered
 from jaxcl.training.loop import fit
 
@@ -46,10 +45,10 @@ def with_options(experiment: Experiment, options: Sequence[str], *, program: str
 
     An unknown or ill-typed option ends the program with the nearest names there are.
     """
-    return tyro.cli(
+    return parsed(
         Experiment,
+        list(options),
+        program=program,
         default=experiment,
-        args=list(options),
-        prog=program,
         description="Trains; every field of the experiment is an option.",
     )

@@ -4,14 +4,13 @@ import json
 import sys
 import time
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxcl.errors import UserError
+from jaxcl.errors import need
 
 METRICS = "metrics.jsonl"
 SPEEDS = ("images_per_s", "sentences_per_s")
@@ -43,14 +42,14 @@ class Log:
       main: False on all hosts but the first, which write nothing.
 
     Raises:
-      UserError: wandb is asked for and not there.
+      UserError: wandb or TensorBoard events are asked for and not installed.
     """
 
     def __init__(self, run: Path, *, tensorboard: bool, wandb: str = "", main: bool = True) -> None:
-        if wandb and find_spec("wandb") is None:
-            raise UserError(
-                f"train.wandb={wandb}, but wandb is not installed; pip install 'jaxcl[wandb]'"
-            )
+        if wandb:
+            need("wandb", f"train.wandb={wandb}", 'or set train.wandb=""')
+        if tensorboard:
+            need("tensorboardX", "train.tensorboard=True", "or set train.tensorboard=False")
         self._run, self._main, self._asked = run, main, (tensorboard, wandb)
         self._file: TextIO | None = None
         self._events: Any = None

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import tyro
-
 from jaxcl.errors import UserError
 from jaxcl.evaluate.sts import DEV, dev_scores, read_pairs
+from jaxcl.options import short
 from jaxcl.training.probe import Judge, Watch, Watched
 from jaxcl.training.state import State
 from jaxcl.typing import NumpyArray
@@ -19,7 +18,7 @@ class STS(Watch):
 
     best: ClassVar[str] = "stsb_dev"
 
-    folder: Annotated[str, tyro.conf.arg(aliases=["--sts"])] = "data/sts"
+    folder: Annotated[str, short("--sts")] = "data/sts"
     """Folder with STSBenchmark/dev.tsv: columns score, sentence1, sentence2, parted by tabs."""
 
     def judge(self, watched: Watched) -> Judge:

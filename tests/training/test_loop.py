@@ -153,7 +153,7 @@ class Interrupted(SimCLR):
     [
         (tiny.with_("data", source=Images("nowhere")), "nowhere does not exist"),
         (tiny.with_("train", start="nowhere.pth"), "train.start=nowhere.pth"),
-        (tiny.with_("train", wandb="mine"), "wandb is not installed; pip install"),
+        (tiny.with_("train", wandb="mine"), "needs wandb, which is not installed"),
     ],
 )
 def test_a_mistaken_command_leaves_nothing_behind(tmp_path, monkeypatch, mistaken, words):
