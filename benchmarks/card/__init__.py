@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/accelerator.py`; `benchmarks/compiled.py` compiles the same programs."""
