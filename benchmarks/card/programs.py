@@ -46,7 +46,9 @@ class Program:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
             jax.eval_shape(self.make),
         )
-        jitted = jax.jit(self.run, donate_argnums=0 if self.carried else ())
+        # A function of its own: jax would take up what it traced of `run` with other settings.
+        own = lambda *arguments: self.run(*arguments)
+        jitted = jax.jit(own, donate_argnums=0 if self.carried else ())
         platform = {"gpu": "cuda"}.get(device.platform, device.platform)
         with engine_settings(self.settings), jax.set_mesh(mesh_of(device)):
             return jitted.trace(*shapes).lower(lowering_platforms=(platform,))
@@ -239,6 +241,19 @@ def optimiser_of_step(name: str, sizes: Sizes, batch: int) -> Program:
         )
 
     return Program(f"{name} optimiser", run, make, 1, carried=True)
+
+
+def input_of_step(name: str, sizes: Sizes, batch: int) -> Program:
+    """The batch picked out of a set that lies on the device."""
+
+    def make() -> tuple[Any, ...]:
+        side = sizes.cifar_side if name == "cifar" else sizes.source
+        count = sizes.images if name == "cifar" else 4 * batch
+        pixels = jax.random.bits(jax.random.key(0), (count, side, side, 3), jnp.uint8)
+        return pixels, jax.random.permutation(jax.random.key(1), count)[:batch]
+
+    run = lambda pixels, rows: jnp.take(pixels, rows, axis=0, mode="clip")
+    return Program(f"{name} input, batch {batch:,}", run, make, batch)
 
 
 def views(small: bool, sizes: Sizes) -> Program:

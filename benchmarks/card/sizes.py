@@ -66,7 +66,7 @@ CARD = Sizes()
 REHEARSAL = Sizes(
     product=256, copied=1 << 20, checked=(128, 32), clip=(256, 32), nt_xent=(256, 16),
     tiles=(64, 128), cifar=(32,), cifar_side=16, cifar_steps=4, images=160, imagenet=(8,), dino=4,
-    side=32, local=16, source=40, views=(8, 4), depth=10, small_depth=10, width=0.125, vit="Ti/16", vit_depth=1,
-    crops=1,
+    side=32, local=16, source=40, views=(8, 4), depth=10, small_depth=10, width=0.125,
+    vit="Ti/16", vit_depth=1, crops=1,
     bert=(32, 2, 2), vocabulary=256, sentences=40, seconds=0.05, knn_every=1,
 )  # fmt: skip

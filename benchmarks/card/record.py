@@ -1,0 +1,141 @@
+"""What was measured: a line of JSON for each item as soon as it is there, and tables of all."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "timm",
+            "transformers", "sentence-transformers")  # fmt: skip
+OPTIONAL = ("tyro", "tensorflow-datasets", "grain", "array_record", "tensorboardX", "torch",
+            "torchvision", "timm", "transformers", "sentence-transformers", "pytest")  # fmt: skip
+"""What the program, or a part of it, can do without."""
+
+
+class Record:
+    """The results of one folder, over any number of calls and processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "results.jsonl"
+        self.current = folder / "current.json"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows, oldest first; one that was cut short is left out."""
+        rows = []
+        for line in self.file.read_text().splitlines() if self.file.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    def add(self, part: str, item: str, status: str, figures: dict[str, Any], **more: Any) -> None:
+        """Writes a row at once, and the tables anew.
+
+        Args:
+          part: heading of the table.
+          item: what was measured.
+          status: "done"; else what became of it: "failed", "wrong", "over its limit", "absent",
+            "unfinished".
+          figures: column names, with units, and values.
+          more: what else is kept: seconds spent, a note.
+        """
+        row = {"part": part, "item": item, "status": status, "figures": figures, **more}
+        with self.file.open("a") as file:
+            file.write(json.dumps(row | {"at": time.time()}) + "\n")
+        (self.folder / "results.md").write_text(self.markdown())
+
+    def begin(self, part: str, item: str, limit: float) -> None:
+        """Notes what is being measured, so that who watches can end it."""
+        self.current.write_text(
+            json.dumps({"part": part, "item": item, "limit": limit, "since": time.time()})
+        )
+
+    def end(self) -> None:
+        """Nothing is being measured."""
+        self.current.unlink(missing_ok=True)
+
+    def running(self) -> dict[str, Any] | None:
+        """What is being measured, if anything."""
+        try:
+            found: dict[str, Any] = json.loads(self.current.read_text())
+        except (OSError, json.JSONDecodeError):
+            return None
+        return found
+
+    def latest(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """The newest row of every item, in the order in which items first came."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in self.rows():
+            found[row["part"], row["item"]] = row
+        return found
+
+    def markdown(self) -> str:
+        """A table for each part, ready for RESULTS.md."""
+        about = self.folder / "machine.json"
+        lines = []
+        if about.exists():
+            told = json.loads(about.read_text())
+            lines = ["; ".join(f"{name} {value}" for name, value in told.items()), ""]
+        parts: dict[str, list[dict[str, Any]]] = {}
+        for row in self.latest().values():
+            parts.setdefault(row["part"], []).append(row)
+        for part, rows in parts.items():
+            columns = list(dict.fromkeys(name for row in rows for name in row["figures"]))
+            lines += [f"### {part}", "", f"| | {' | '.join([*columns, ''])} |"]
+            lines.append("|---" + "|---:" * len(columns) + "|---|")
+            for row in rows:
+                cells = [shown(row["figures"].get(name, "")) for name in columns]
+                note = row.get("note", "") if row["status"] == "done" else told_of(row)
+                lines.append(f"| {' | '.join([row['item'], *cells, note])} |")
+            lines.append("")
+        return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    """A figure as people read it."""
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def told_of(row: dict[str, Any]) -> str:
+    """Why an item has no figures, in one line."""
+    note = str(row.get("note", "")).replace("|", "/").replace("\n", " ")
+    return f"{row['status']}: {note}"[:160]
+
+
+def machine(device: Any) -> dict[str, str]:
+    """What the figures were measured on."""
+    told = {"date": time.strftime("%Y-%m-%d"), "card": device.device_kind, "driver": driver()}
+    told |= {"processors": str(os.cpu_count()), "Python": platform.python_version()}
+    told |= {name: found for name in PACKAGES if (found := installed(name))}
+    return told
+
+
+def installed(package: str) -> str:
+    """Its version, or nothing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def driver() -> str:
+    """Version of the card's driver."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+    return done.stdout.splitlines()[0].strip()
+
+
+def missing() -> list[str]:
+    """Optional packages that are not installed, as what to type to bring them along."""
+    return [name for name in OPTIONAL if not installed(name)]

@@ -1,0 +1,167 @@
+"""What the parts share: items with time limits, programs compiled ahead, timing."""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from card.record import Record
+from card.sizes import Sizes
+
+MIB = 2**20
+
+
+class Wrong(Exception):
+    """Figures that are not what they must be."""
+
+    def __init__(self, figures: dict[str, Any], why: str) -> None:
+        super().__init__(why)
+        self.figures = figures
+
+
+class Unfinished(Exception):
+    """Figures of a run that goes on in the next call."""
+
+    def __init__(self, figures: dict[str, Any]) -> None:
+        super().__init__("the same command goes on from here")
+        self.figures = figures
+
+
+class Absent(Exception):
+    """What an item needs is not on this machine."""
+
+
+@dataclass
+class Item:
+    """One thing to measure; it has a line in the results."""
+
+    part: str
+    name: str
+    run: Callable[["Session"], dict[str, Any]]
+    limit: float = 60.0
+    """Seconds after which it is ended from outside."""
+    programs: tuple[Any, ...] = ()
+    """Programs that it will ask for, compiled before it begins."""
+    alone: bool = False
+    """Wait until nothing else compiles: compilers try things out on the card."""
+
+
+@dataclass
+class Session:
+    """One process of a call."""
+
+    record: Record
+    sizes: Sizes
+    until: float
+    """Time of the clock at which the call ends."""
+    data: Path | None = None
+    """A pack of images."""
+    rehearse: bool = False
+    since: float = field(default_factory=time.time)
+    known: dict[str, Any] = field(default_factory=dict)
+    """What items leave for later ones: rates of the card, settings."""
+    flop: dict[str, float] = field(default_factory=dict)
+    """FLOP of a call of each program, as written, before any compiler changed it."""
+
+    def __post_init__(self) -> None:
+        self._pool = ThreadPoolExecutor(8)
+        self._tracing = threading.Lock()
+        self._asked: dict[str, Future[Any]] = {}
+
+    @contextmanager
+    def own_log(self) -> Iterator[None]:
+        """What runs say on their way goes to a file."""
+        with (self.record.folder / "training.log").open("a") as file, redirect_stderr(file):
+            yield
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left of the call."""
+        return self.until - time.time()
+
+    def go(self, items: Iterable[Item], begun: float) -> None:
+        """Measures the items that no earlier call has, and that this call has not tried."""
+        for item in items:
+            row = self.record.latest().get((item.part, item.name))
+            if row and (row["status"] == "done" or row["at"] >= begun):
+                continue
+            if self.left < 5:
+                return
+            limit = min(item.limit, self.left)
+            self.record.begin(item.part, item.name, limit)
+            start = time.time()
+            status, figures, note = self._measured(item)
+            more = {"note": note} if note else {}
+            self.record.add(
+                item.part, item.name, status, figures, seconds=round(time.time() - start, 1), **more
+            )
+            self.record.end()
+            print(f"  {item.part}, {item.name}: {status} {figures} {note}", flush=True)
+
+    def _measured(self, item: Item) -> tuple[str, dict[str, Any], str]:
+        try:
+            for program in item.programs:
+                self.compiled(program)
+            if item.alone:
+                self._quiet()
+            figures = item.run(self)
+            return "done", figures, str(figures.pop("note", ""))
+        except Wrong as error:
+            return "wrong", error.figures, str(error)
+        except Unfinished as error:
+            return "unfinished", error.figures, str(error)
+        except Absent as error:
+            return "absent", {}, str(error)
+        except Exception as error:  # whatever it is, the next item is measured
+            traceback.print_exc()
+            return "failed", {}, f"{type(error).__name__}: {error}".splitlines()[0]
+
+    def ahead(self, items: Iterable[Item]) -> None:
+        """Begins to compile what these items will ask for."""
+        done = {key for key, row in self.record.latest().items() if row["status"] == "done"}
+        for item in items:
+            if (item.part, item.name) not in done:
+                for program in item.programs:
+                    self._ask(program)
+
+    def compiled(self, program: Any) -> Any:
+        """The program for this card, compiled once."""
+        return self._ask(program).result()
+
+    def _ask(self, program: Any) -> "Future[Any]":
+        if program.name not in self._asked:
+            self._asked[program.name] = self._pool.submit(self._compile, program)
+        return self._asked[program.name]
+
+    def _compile(self, program: Any) -> Any:
+        with self._tracing:  # which the engine's settings are part of
+            lowered = program.lower()
+        self.flop[program.name] = float((lowered.cost_analysis() or {}).get("flops", 0.0))
+        return lowered.compile()
+
+    def _quiet(self) -> None:
+        for future in list(self._asked.values()):
+            future.exception()
+
+
+def seconds_of(call: Callable[[], Any], wait: Callable[[Any], Any], budget: float) -> float:
+    """Median seconds of a call, from runs of calls that are long enough to be timed."""
+    wait(call())
+    start = time.perf_counter()
+    wait(call())
+    once = max(time.perf_counter() - start, 1e-7)
+    run = max(1, round(min(0.05, budget / 5) / once))
+    times: list[float] = []
+    begun = time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() - begun < budget and len(times) < 50):
+        start = time.perf_counter()
+        for _ in range(run):
+            last = call()
+        wait(last)
+        times.append((time.perf_counter() - start) / run)
+    return sorted(times)[len(times) // 2]
