@@ -45,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begun, record, whole = time.time(), Record(asked.out), True
     if asked.rehearse:
         os.environ.setdefault("XLA_FLAGS", COMPILED_FAST)
-    print(f"not installed here, and some parts' peers or options need them: {missing()}")
+    if lacking := missing():
+        print("not installed here; some parts leave something out without them, and a machine with")
+        print(f"the network brings them: pip download --no-deps -d wheels {' '.join(lacking)}")
     for group in GROUPS if asked.peers else [g for g in GROUPS if "torch" not in g]:
         if time.time() > begun + asked.seconds - 5:
             break
@@ -84,7 +86,9 @@ def watch(group: str, asked: argparse.Namespace, begun: float, record: Record) -
         command += ["--data", str(asked.data)] if asked.data else []
         command += ["--rehearse"] if asked.rehearse else []
         record.end()
-        process = subprocess.Popen(command, start_new_session=True)
+        # What PyTorch's process needs of jaxcl must not take the card's memory.
+        environment = os.environ | ({"JAX_PLATFORMS": "cpu"} if "torch" in group else {})
+        process = subprocess.Popen(command, start_new_session=True, env=environment)
         over = None
         while process.poll() is None:
             time.sleep(0.2)

@@ -35,11 +35,14 @@ class Program:
     """Images, sentences or rows in a call."""
     carried: bool = False
     """The result takes the place of the first argument in the next call, which is donated."""
-    settings: Callable[[], None] = lambda: None
-    """What the engine's own settings must be while it is traced."""
+    settings: Callable[[], None] | None = None
+    """Puts the engine's own settings as they must be while it is traced."""
 
     def lower(self, device: Any = None) -> Any:
-        """The traced program for one device, the default one if None."""
+        """The traced program for one device, the default one if None.
+
+        Where it has settings, no other thread may trace meanwhile.
+        """
         device = device or jax.devices()[0]
         place = SingleDeviceSharding(device)
         shapes = jax.tree.map(
@@ -66,12 +69,13 @@ class engine_settings:
 
     NAMES = ("DENSE_PAIRS", "KERNELS", "TILE", "OTHER_TILE")
 
-    def __init__(self, change: Callable[[], None]) -> None:
+    def __init__(self, change: Callable[[], None] | None) -> None:
         self._change = change
 
     def __enter__(self) -> None:
-        self._before = {name: getattr(pairs, name) for name in self.NAMES}
-        self._change()
+        self._before = {name: getattr(pairs, name) for name in self.NAMES} if self._change else {}
+        if self._change:
+            self._change()
 
     def __exit__(self, *_: object) -> None:
         for name, value in self._before.items():

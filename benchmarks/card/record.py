@@ -16,6 +16,16 @@ OPTIONAL = ("tyro", "tensorflow-datasets", "grain", "array_record", "tensorboard
 """What the program, or a part of it, can do without."""
 
 
+PEERS = {
+    "whole loop, batch": "torch, batch",
+    "step, batch": "torch, batch",
+    "MiniLM, jaxcl": "MiniLM, sentence-transformers",
+    "views of 32, jaxcl": "views of 32, torch",
+    "views of 224, jaxcl": "views of 224, torch",
+}
+"""Beginnings of items, and of those with the same end that they are held against."""
+
+
 class Record:
     """The results of one folder, over any number of calls and processes."""
 
@@ -49,6 +59,20 @@ class Record:
         with self.file.open("a") as file:
             file.write(json.dumps(row | {"at": time.time()}) + "\n")
         (self.folder / "results.md").write_text(self.markdown())
+
+    def ratios(self) -> list[str]:
+        """jaxcl's rates over PyTorch's, where both were measured."""
+        latest, found = self.latest(), []
+        for (part, item), row in latest.items():
+            for own, peer in PEERS.items():
+                if item.startswith(own):
+                    name = peer + item.removeprefix(own)
+                    other = latest.get((part, name), {"figures": {}})
+                    for rate in ("images/s", "sentences/s"):
+                        both = [r["figures"].get(rate) for r in (row, other)]
+                        if all(both):
+                            found.append(f"{part}: {item} / {name} {both[0] / both[1]:.2f}")
+        return found
 
     def begin(self, part: str, item: str, limit: float) -> None:
         """Notes what is being measured, so that who watches can end it."""
@@ -94,6 +118,13 @@ class Record:
                 note = row.get("note", "") if row["status"] == "done" else told_of(row)
                 lines.append(f"| {' | '.join([row['item'], *cells, note])} |")
             lines.append("")
+        if ratios := self.ratios():
+            lines += [
+                "### jaxcl's rate over the other's",
+                "",
+                *(f"- {line}" for line in ratios),
+                "",
+            ]
         return "\n".join(lines)
 
 

@@ -1,6 +1,5 @@
 """What the parts share: items with time limits, programs compiled ahead, timing."""
 
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +8,8 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from card.record import Record
 from card.sizes import Sizes
@@ -70,7 +71,6 @@ class Session:
 
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(8)
-        self._tracing = threading.Lock()
         self._asked: dict[str, Future[Any]] = {}
 
     @contextmanager
@@ -131,18 +131,22 @@ class Session:
 
     def compiled(self, program: Any) -> Any:
         """The program for this card, compiled once."""
-        return self._ask(program).result()
+        return self._ask(program).result()[0]
+
+    def arguments(self, program: Any) -> list[Any]:
+        """What it is called with, made by a program of its own."""
+        return list(self._ask(program).result()[1]())
 
     def _ask(self, program: Any) -> "Future[Any]":
         if program.name not in self._asked:
-            self._asked[program.name] = self._pool.submit(self._compile, program)
+            traced = program.lower() if program.settings else None  # they are the whole process's
+            self._asked[program.name] = self._pool.submit(self._compile, program, traced)
         return self._asked[program.name]
 
-    def _compile(self, program: Any) -> Any:
-        with self._tracing:  # which the engine's settings are part of
-            lowered = program.lower()
+    def _compile(self, program: Any, traced: Any) -> tuple[Any, Any]:
+        lowered = traced or program.lower()
         self.flop[program.name] = float((lowered.cost_analysis() or {}).get("flops", 0.0))
-        return lowered.compile()
+        return lowered.compile(), jax.jit(program.make).lower().compile()
 
     def _quiet(self) -> None:
         for future in list(self._asked.values()):

@@ -24,8 +24,8 @@ class Sizes:
     cifar: tuple[int, ...] = (512, 1024)
     """Batches of the CIFAR-10 loop."""
     cifar_side: int = 32
-    cifar_steps: int = 200
-    """Steps of each timed run of the whole loop."""
+    cifar_steps: int = 100
+    """Steps in an epoch of the whole loop's run, of which the second is timed."""
     images: int = 50_000
     """Training images at most."""
     imagenet: tuple[int, ...] = (256, 512)

@@ -82,6 +82,21 @@ def test_items_are_noted_and_the_next_one_follows(session):
     assert len(session.record.rows()) == 9
 
 
+def test_rates_are_set_beside_the_peer_of_the_same_batch(session):
+    add = session.record.add
+    add("Net", "whole loop, batch 512", "done", {"images/s": 300.0})
+    add("Net", "step, batch 1,024", "done", {"images/s": 500.0})
+    add("Net", "torch, batch 512", "done", {"images/s": 100.0})
+    add("Other", "torch, batch 1,024", "done", {"images/s": 100.0})
+    add("Other", "MiniLM, jaxcl", "done", {"sentences/s": 30.0})
+    add("Other", "MiniLM, sentence-transformers", "done", {"sentences/s": 20.0})
+    assert session.record.ratios() == [
+        "Net: whole loop, batch 512 / torch, batch 512 3.00",
+        "Other: MiniLM, jaxcl / MiniLM, sentence-transformers 1.50",
+    ]
+    assert "- Net: whole loop, batch 512" in session.record.markdown()
+
+
 def test_nothing_begins_when_the_time_is_over(session):
     session.until = time.time() + 1
     session.go([Item("Part", "late", lambda s: {})], time.time())
