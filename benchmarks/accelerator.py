@@ -150,13 +150,14 @@ def work(asked: argparse.Namespace) -> None:
         second = [*right.training_right(sizes)]
         second += [*timed.steps("cifar", timed.CIFAR, sizes.cifar, sizes)]
         second += [*timed.loops(sizes.cifar)]
+        second += [timed.profile("cifar", timed.CIFAR, sizes.cifar[0], sizes)]
         second += [*timed.steps("imagenet", timed.IMAGENET, sizes.imagenet, sizes)]
         second += [timed.profile("imagenet", timed.IMAGENET, sizes.imagenet[0], sizes)]
         for wave in (first, second):  # the second is traced with the settings that the first found
             session.ahead(wave)
             session.go(wave, asked.begun)
     elif asked.group == "then":
-        items = [*timed.others(sizes), timed.profile("cifar", timed.CIFAR, sizes.cifar[0], sizes)]
+        items = timed.others(sizes)
         session.ahead(items)
         session.go(items, asked.begun)
     else:

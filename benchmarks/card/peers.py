@@ -134,8 +134,8 @@ class SimCLR(nn.Module):
 def two_views(images: Any, side: int, strength: float, blur: float) -> Any:
     """Two SimCLR views of each image in one tensor, parameters drawn for each image.
 
-    Boxes are cut by one bilinear sampling without antialias, jitter comes in an order drawn for
-    the batch: what batched code does, and less work than jaxcl's views are.
+    Boxes are cut by one bilinear sampling without antialias, jitter comes in one order: what
+    batched code does, and less work than jaxcl's views are.
     """
     n = len(images)
     x = images.permute(0, 3, 1, 2).to(memory_format=torch.channels_last).float().div(255)
@@ -152,16 +152,10 @@ def two_views(images: Any, side: int, strength: float, blur: float) -> Any:
     jittered = x
     level = 0.8 * strength
     factor = lambda: 1 + level * (2 * draw() - 1)
-    for operation in torch.randperm(4).tolist():
-        if operation == 0:
-            jittered = (jittered * factor()).clamp(0, 1)
-        elif operation == 1:
-            mean = grey(jittered).mean(dim=(1, 2, 3), keepdim=True)
-            jittered = blend(jittered, mean, factor())
-        elif operation == 2:
-            jittered = blend(jittered, grey(jittered), factor())
-        else:
-            jittered = turn_hue(jittered, 0.2 * strength * (2 * draw() - 1))
+    jittered = (jittered * factor()).clamp(0, 1)
+    jittered = blend(jittered, grey(jittered).mean(dim=(1, 2, 3), keepdim=True), factor())
+    jittered = blend(jittered, grey(jittered), factor())
+    jittered = turn_hue(jittered, 0.2 * strength * (2 * draw() - 1))
     x = torch.where(draw() < 0.8, jittered, x)
     x = torch.where(draw() < 0.2, grey(x), x)
     if blur:

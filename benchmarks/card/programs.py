@@ -33,6 +33,8 @@ class Program:
     """Makes the arguments; traced for their shapes alone where nothing is to run."""
     count: int
     """Images, sentences or rows in a call."""
+    supplied: bool = False
+    """The arguments come from whoever calls it, and `make` only tells their shapes."""
     carried: bool = False
     """The result takes the place of the first argument in the next call, which is donated."""
     settings: Callable[[], None] | None = None
@@ -233,7 +235,7 @@ def optimiser_of_step(name: str, sizes: Sizes, batch: int) -> Program:
 
     def make() -> tuple[Any, ...]:
         state = trainer.init(0, images(sizes, name, batch))
-        return state, jax.tree.map(lambda p: 1e-3 * p + 1e-6, state.params)
+        return state, state.params
 
     def run(state: Any, grads: Any) -> Any:
         transform = trainer._transform()
@@ -244,7 +246,7 @@ def optimiser_of_step(name: str, sizes: Sizes, batch: int) -> Program:
             params=params, memory=memory, optim={"main": moments}, step=state.step + 1
         )
 
-    return Program(f"{name} optimiser", run, make, 1, carried=True)
+    return Program(f"{name} optimiser, batch {batch:,}", run, make, 1, supplied=True, carried=True)
 
 
 def input_of_step(name: str, sizes: Sizes, batch: int) -> Program:

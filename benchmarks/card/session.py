@@ -1,5 +1,6 @@
 """What the parts share: items with time limits, programs compiled ahead, timing."""
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -70,7 +71,7 @@ class Session:
     """FLOP of a call of each program, as written, before any compiler changed it."""
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(8)
+        self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         self._asked: dict[str, Future[Any]] = {}
 
     @contextmanager
@@ -92,7 +93,7 @@ class Session:
                 continue
             if self.left < 5:
                 return
-            limit = min(item.limit, self.left)
+            limit = min(10 * item.limit if self.rehearse else item.limit, self.left)
             self.record.begin(item.part, item.name, limit)
             start = time.time()
             status, figures, note = self._measured(item)
@@ -146,7 +147,8 @@ class Session:
     def _compile(self, program: Any, traced: Any) -> tuple[Any, Any]:
         lowered = traced or program.lower()
         self.flop[program.name] = float((lowered.cost_analysis() or {}).get("flops", 0.0))
-        return lowered.compile(), jax.jit(program.make).lower().compile()
+        make = None if program.supplied else jax.jit(program.make).lower().compile()
+        return lowered.compile(), make
 
     def _quiet(self) -> None:
         for future in list(self._asked.values()):

@@ -63,9 +63,12 @@ def peak(session: Session, dtype: str = "bfloat16") -> float:
     return 1e12 * float(row.get("figures", {}).get("TFLOP/s", math.nan))
 
 
-def timing(session: Session, program: programs.Program) -> tuple[float, dict[str, Any]]:
+def timing(
+    session: Session, program: programs.Program, supplied: tuple[Any, ...] = ()
+) -> tuple[float, dict[str, Any]]:
     """Seconds of a call and the figures that every program has."""
-    compiled, arguments = session.compiled(program), session.arguments(program)
+    compiled = session.compiled(program)
+    arguments = list(supplied) or session.arguments(program)
 
     def call() -> Any:
         result = compiled(*arguments)
@@ -172,8 +175,11 @@ def steps(name: str, part: str, batches: tuple[int, ...], sizes: Sizes) -> list[
                 "TFLOP/s": rate / 1e12,
                 "% of peak": 100 * rate / peak(session),
             }
+            state, _ = session.arguments(program)
+            gradients = jax.tree.map(lambda p: 1e-3 * p, state.params)
             for title, one in parts.items():
-                figures[f"{title}, %"] = 100 * timing(session, one)[0] / seconds
+                given = (state, gradients) if one.supplied else ()
+                figures[f"{title}, %"] = 100 * timing(session, one, given)[0] / seconds
             return figures
 
         wanted = (program, *parts.values())
