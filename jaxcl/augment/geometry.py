@@ -193,7 +193,12 @@ class RandomResizedCrop(Op):
 
         Of the numbers [..., n] the first `draws` count. The same arithmetic in numpy (`xp=numpy`)
         cuts crops on the host.
+
+        Raises:
+          ValueError: fewer numbers than `draws`.
         """
+        if uniforms.shape[-1] < self.draws:
+            raise ValueError(f"a box takes {self.draws} numbers and got {uniforms.shape[-1]}")
         u = xp.asarray(uniforms, xp.float32)[..., : self.draws]
         return BOXES[self.sampler](u, height, width, self.scale, self.ratio, xp)
 
