@@ -76,10 +76,12 @@ def pillow_blur(
     def mean(plane: Array, axis: int) -> Array:
         border = [(reach, reach) if i == axis else (0, 0) for i in range(2)]
         padded = settle(jnp.pad(plane, border, mode="edge"))
-        take = lambda at: jax.lax.slice_in_dim(padded, at, at + plane.shape[axis], axis=axis)
-        out = weight[0] * take(reach)
+        take = partial(jax.lax.slice_in_dim, padded, axis=axis)
+        length = plane.shape[axis]
+        out = weight[0] * take(reach, reach + length)
         for i in range(1, reach + 1):
-            out = out + weight[i] * (take(reach - i) + take(reach + i))
+            pair = take(reach - i, reach - i + length) + take(reach + i, reach + i + length)
+            out = out + weight[i] * pair
         return out
 
     planes = []
