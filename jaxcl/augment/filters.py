@@ -124,8 +124,8 @@ def cutout(
 class Blur(Op):
     """Gaussian blur with a width drawn per image.
 
-    The two implementations agree on large images. At 32 pixels the three taps of "simclr" have a
-    standard deviation of at most 0.8, whatever sigma is drawn, and its border darkens.
+    The two implementations agree inside large images. At 32 pixels the three taps of "simclr" have
+    a standard deviation of at most 0.8, whatever sigma is drawn, and its border darkens.
     """
 
     p: float = 0.5

@@ -145,7 +145,7 @@ def crop_and_resize(
 class RandomResizedCrop(Op):
     """A random box of the image, resized to `size` x `size`.
 
-    The box is drawn in one of three ways, of which the later ones cut larger boxes:
+    The box is drawn in one of three ways; at the default `scale` the later ones cut larger boxes:
 
       tensorflow   aspect uniform, then height uniform; boxes that do not fit or hold less than a
                    tenth of the image are drawn again (SimCLR)
