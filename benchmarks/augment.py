@@ -89,7 +89,7 @@ def measure(size: int, source: int, batch: int, repeats: int) -> None:
 
 
 def crop_box(crop: RandomResizedCrop, key: Any, source: int) -> Any:
-    return crop.box(jax.random.uniform(key, (4,)), source, source)
+    return crop.box(jax.random.uniform(key, (crop.draws,)), source, source)
 
 
 def resample(body: Callable[..., Any], image: Any, box: Any, size: int) -> Any:
@@ -159,7 +159,7 @@ def pillow_views(size: int) -> Callable[[np.ndarray], np.ndarray]:
 
     def view(pixels: np.ndarray) -> np.ndarray:
         height, width, _ = pixels.shape
-        y, x, h, w = (int(side) for side in crop.box(draw.random(4), height, width, xp=np))
+        y, x, h, w = (int(side) for side in crop.box(draw.random(crop.draws), height, width, xp=np))
         image = Image.fromarray(pixels)
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
         if draw.random() < 0.5:

@@ -120,7 +120,7 @@ def pillow(image_class, crop, paths, i):  # type: ignore[no-untyped-def]
     with image_class.open(paths[i % len(paths)]) as file:
         image = file.convert("RGB")
     views = []
-    for u in crop_uniforms(0, 0, i, 2):
+    for u in crop_uniforms(0, 0, i, 2, crop.draws):
         y, x, h, w = (int(side) for side in crop.box(u, image.height, image.width, xp=np))
         box = (x, y, x + w, y + h)
         view = image.resize((SIZE, SIZE), image_class.Resampling.BILINEAR, box=box)

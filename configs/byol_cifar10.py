@@ -30,7 +30,7 @@ HEAD = MLP((4096,), 256, bias=True, out_bias=True, kernel_init="torch")
 experiment = Experiment(
     method=BYOL(
         augment=Recipe(
-            (View(CROP, OPS), View(CROP, (*OPS, Solarize(0.2)))), 32, *STATISTICS["cifar10"]
+            (View(CROP, OPS), View(CROP, (*OPS, Solarize(0.2)))), 32, *STATISTICS["cifar10_pixels"]
         ),
         encoder=ResNet(18, stem="cifar", zero_init=False),
         projector=HEAD,

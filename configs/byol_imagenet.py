@@ -12,6 +12,9 @@ Published: linear top-1 72.5 after 300 epochs, 74.3 after 1000. The authors' set
 Made for an accelerator or many; on few, `--method.chunks 8 --method.encoder.groups 8
 --method.projector.groups 8 --method.predictor.groups 8` trains the same global batch in an eighth
 of the memory.
+
+Crops that are cut on the host are resized by OpenCV's bicubic kernel, a little sharper than
+TensorFlow's; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment

@@ -5,6 +5,9 @@ published: linear top-1 73.9, against 74.3 with batch norm.
 
 Group norm of 16 groups and standardised kernels in encoder and heads (Richemond et al. 2020,
 arXiv:2010.10241); all else is BYOL's own recipe for this length.
+
+Crops that are cut on the host are resized by OpenCV's bicubic kernel, a little sharper than
+TensorFlow's; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment

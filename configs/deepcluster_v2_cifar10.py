@@ -19,7 +19,7 @@ from jaxcl.training import LARC
 experiment = Experiment(
     method=DeepClusterV2(
         augment=simclr(
-            32, blur=0.0, impl="torchvision", interpolation="bicubic", normalize="cifar10"
+            32, blur=0.0, impl="torchvision", interpolation="bicubic", normalize="cifar10_pixels"
         ),
         encoder=ResNet(18, stem="cifar", zero_init=False),
         projector=MLP((2048,), 128, bias=True, out_bias=True, kernel_init="torch"),

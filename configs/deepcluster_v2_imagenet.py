@@ -6,6 +6,9 @@ linear 75.2.
 Made for accelerators, 64 of them in the paper. Rows of all images, 1.3 GB, lie on every device and
 in every checkpoint. On few devices, `--method.chunks 8 --method.encoder.groups 8
 --method.projector.groups 8` trains the same global batch in an eighth of the memory.
+
+Crops that are cut on the host shrink by means over areas, which lie between Pillow's bilinear and
+bicubic kernels in sharpness; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment

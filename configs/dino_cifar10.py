@@ -17,7 +17,7 @@ from jaxcl.training import LARC
 
 experiment = Experiment(
     method=DINO(
-        augment=dino(32, local=0, global_scale=0.08, blur=False, normalize="cifar10"),
+        augment=dino(32, local=0, global_scale=0.08, blur=False, normalize="cifar10_pixels"),
         encoder=ResNet(18, stem="cifar", zero_init=False),
         projector=MLP(
             (2048, 2048),

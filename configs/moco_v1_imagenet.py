@@ -3,6 +3,9 @@
     python train.py configs/moco_v1_imagenet.py --data folder-with-train-and-val
 
 Batch norm in 8 groups, as on the authors' 8 GPUs.
+
+Crops that are cut on the host shrink by means over areas, which lie between Pillow's bilinear and
+bicubic kernels in sharpness; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment

@@ -4,9 +4,9 @@ published: linear 92.94.
     python train.py configs/moco_v2_cifar10.py
     python train.py configs/moco_v2_cifar10.py --data folder-or-zip-of-class-folders
 
-No blur, as in their scripts since the autumn of 2021; those of the summer, when the figure first
-appeared, blurred half of the views (`blur=0.5`). Batch norm over the whole batch. The jitter is
-SimCLR's at half strength, 0.4/0.4/0.4/0.1.
+Half of the views are blurred, as in the code of July 2021, when the figure appeared. From August
+2021 to 2022 their scripts have no blur (`blur=0.0`) beside the same figure. Batch norm over the
+whole batch. The jitter is SimCLR's at half strength, 0.4/0.4/0.4/0.1.
 """
 
 from jaxcl import Experiment
@@ -21,10 +21,9 @@ experiment = Experiment(
         augment=simclr(
             32,
             strength=0.5,
-            blur=0.0,
             impl="torchvision",
             interpolation="bicubic",
-            normalize="cifar10",
+            normalize="cifar10_pixels",
         ),
         encoder=ResNet(18, stem="cifar", zero_init=False),
         projector=MLP((2048,), 256, norm="none", bias=True, out_bias=True, kernel_init="torch"),

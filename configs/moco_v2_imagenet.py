@@ -4,6 +4,9 @@ published: linear top-1 67.5.
     python train.py configs/moco_v2_imagenet.py --data folder-with-train-and-val
 
 After 800 epochs (`--optim.epochs 800`): 71.1. Batch norm in 8 groups, as on the authors' 8 GPUs.
+
+Crops that are cut on the host shrink by means over areas, which lie between Pillow's bilinear and
+bicubic kernels in sharpness; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment

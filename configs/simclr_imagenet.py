@@ -2,9 +2,13 @@
 
     python train.py configs/simclr_imagenet.py --data folder-with-train-and-val
 
-Published by the authors for 100 epochs: linear top-1 64.5. Made for an accelerator or many; on
-few, `--method.chunks 8 --method.encoder.groups 8 --method.projector.groups 8` trains the same
-global batch in an eighth of the memory.
+Published by the authors for 100 epochs: linear top-1 64.5, with the views of their first version,
+whose jitter adds to the brightness. Made for an accelerator or many; on few, `--method.chunks 8
+--method.encoder.groups 8 --method.projector.groups 8` trains the same global batch in an eighth of
+the memory.
+
+Crops that are cut on the host are resized by OpenCV's bicubic kernel, a little sharper than
+TensorFlow's; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment
@@ -16,7 +20,13 @@ from jaxcl.training import LARS
 
 experiment = Experiment(
     method=SimCLR(
-        augment=simclr(224, interpolation="bicubic", normalize=None, inference_crop=0.875),
+        augment=simclr(
+            224,
+            interpolation="tf_bicubic",
+            normalize=None,
+            additive_brightness=True,
+            inference_crop=0.875,
+        ),
         encoder=ResNet(50, dtype="bfloat16"),
         projector=MLP((0,), 128, final_norm="scale", kernel_init="normal_0.01", dtype="bfloat16"),
         temperature=0.1,

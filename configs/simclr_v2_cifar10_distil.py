@@ -20,7 +20,7 @@ HEAD = MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01")
 
 experiment = Experiment(
     method=Distil(
-        augment=crop_and_flip(32, interpolation="bicubic", normalize=None),
+        augment=crop_and_flip(32, sampler="tensorflow", interpolation="tf_bicubic", normalize=None),
         encoder=ENCODER,
         projector=HEAD,
         keep_layers=1,

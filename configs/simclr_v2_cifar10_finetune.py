@@ -15,7 +15,7 @@ from jaxcl.training import LARS, Probe
 
 experiment = Experiment(
     method=FineTune(
-        augment=crop_and_flip(32, interpolation="bicubic", normalize=None),
+        augment=crop_and_flip(32, sampler="tensorflow", interpolation="tf_bicubic", normalize=None),
         encoder=ResNet(18, stem="cifar"),
         projector=MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01"),
         keep_layers=1,

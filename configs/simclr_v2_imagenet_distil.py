@@ -6,6 +6,9 @@ published with the largest teacher: top-1 73.9 (1 % of the labels), 77.5 (10 %).
 The teacher is runs/simclr_v2_imagenet_finetune, whose network is `method.teacher`. All images are
 seen, without labels; `--data.labels.keep 0.01 --method.alpha 0.9` lets a part of them count. The
 authors let a teacher first teach a network like itself, at `--method.temperature 0.1`.
+
+Crops that are cut on the host are resized by OpenCV's bicubic kernel, a little sharper than
+TensorFlow's; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment
@@ -20,7 +23,13 @@ HEAD = MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01", dtype="bf
 
 experiment = Experiment(
     method=Distil(
-        augment=crop_and_flip(224, interpolation="bicubic", normalize=None, inference_crop=0.875),
+        augment=crop_and_flip(
+            224,
+            sampler="tensorflow",
+            interpolation="tf_bicubic",
+            normalize=None,
+            inference_crop=0.875,
+        ),
         encoder=ResNet(50, dtype="bfloat16"),
         projector=HEAD,
         keep_layers=0,

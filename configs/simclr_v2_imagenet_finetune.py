@@ -8,6 +8,9 @@ Starts from runs/simclr_v2_imagenet_pretrain. The published split is the authors
 `--data.labels.keep 0.1`, or `--data.labels.file 10percent.txt`, and `--optim.epochs 30`; all
 labels: `--data.labels.keep 1 --method.keep-layers 0 --optim.epochs 30`. The
 rate is that for wide networks and selective kernels; a plain ResNet-50 takes `--optim.lr 0.005`.
+
+Crops that are cut on the host are resized by OpenCV's bicubic kernel, a little sharper than
+TensorFlow's; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment
@@ -19,7 +22,13 @@ from jaxcl.training import LARS, Probe
 
 experiment = Experiment(
     method=FineTune(
-        augment=crop_and_flip(224, interpolation="bicubic", normalize=None, inference_crop=0.875),
+        augment=crop_and_flip(
+            224,
+            sampler="tensorflow",
+            interpolation="tf_bicubic",
+            normalize=None,
+            inference_crop=0.875,
+        ),
         encoder=simclr_v2_resnet(50).clone(dtype="bfloat16"),
         projector=MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01", dtype="bfloat16"),
         keep_layers=1,

@@ -8,6 +8,9 @@ Published by the authors after 800 epochs: linear top-1 74.6, fine-tuned with 1 
 labels 64.5 / 72.1. Their largest network is `--method.encoder.depth 152 --method.encoder.width 3`
 (79.8; 74.9 / 80.1). Made for many accelerators; `--method.queue 65536` adds the memory of
 negatives.
+
+Crops that are cut on the host are resized by OpenCV's bicubic kernel, a little sharper than
+TensorFlow's; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment
@@ -19,7 +22,7 @@ from jaxcl.training import LARS
 
 experiment = Experiment(
     method=SimCLRv2(
-        augment=simclr(224, interpolation="bicubic", normalize=None, inference_crop=0.875),
+        augment=simclr(224, interpolation="tf_bicubic", normalize=None, inference_crop=0.875),
         encoder=simclr_v2_resnet(50).clone(dtype="bfloat16"),
         projector=MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01", dtype="bfloat16"),
         temperature=0.1,

@@ -4,9 +4,9 @@ published: linear 90.51.
     python train.py configs/simsiam_cifar10.py
     python train.py configs/simsiam_cifar10.py --data folder-or-zip-of-class-folders
 
-Blocks start as the identity. No blur, as in their scripts since the autumn of 2021; those of the
-summer, when the figure first appeared, blurred half of the views (`blur=0.5`). The jitter is
-SimCLR's at half strength, 0.4/0.4/0.4/0.1.
+Blocks start as the identity. Half of the views are blurred, as in the code of July 2021, when the
+figure appeared. From August 2021 to 2022 their scripts have no blur (`blur=0.0`) beside the same
+figure. The jitter is SimCLR's at half strength, 0.4/0.4/0.4/0.1.
 """
 
 from jaxcl import Experiment
@@ -21,10 +21,9 @@ experiment = Experiment(
         augment=simclr(
             32,
             strength=0.5,
-            blur=0.0,
             impl="torchvision",
             interpolation="bicubic",
-            normalize="cifar10",
+            normalize="cifar10_pixels",
         ),
         encoder=ResNet(18, stem="cifar"),
         projector=MLP((2048, 2048), 2048, final_norm="plain", kernel_init="torch"),

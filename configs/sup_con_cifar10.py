@@ -18,7 +18,7 @@ from jaxcl.training import LARC
 experiment = Experiment(
     method=SupCon(
         augment=simclr(
-            32, blur=0.0, impl="torchvision", interpolation="bicubic", normalize="cifar10"
+            32, blur=0.0, impl="torchvision", interpolation="bicubic", normalize="cifar10_pixels"
         ),
         encoder=ResNet(18, stem="cifar", zero_init=False),
         projector=MLP((2048,), 256, norm="none", bias=True, out_bias=True, kernel_init="torch"),

@@ -18,7 +18,7 @@ from jaxcl.training import LARS
 
 experiment = Experiment(
     method=SupCon(
-        augment=simclr(224, inference_crop=0.875),
+        augment=simclr(224, interpolation="tf_bicubic", inference_crop=0.875),
         encoder=ResNet(50, dtype="bfloat16"),
         projector=MLP((0,), 128, norm="none", bias=True, out_bias=True, dtype="bfloat16"),
         temperature=0.1,

@@ -16,7 +16,9 @@ from jaxcl.training import SGD, Probe
 
 experiment = Experiment(
     method=LinearClassifier(
-        augment=crop_and_flip(224, inference_crop=0.875),
+        augment=crop_and_flip(
+            224, sampler="tensorflow", interpolation="tf_bicubic", inference_crop=0.875
+        ),
         encoder=ResNet(50, dtype="bfloat16"),
         classes=1000,
         start_from="runs/sup_con_imagenet",

@@ -3,8 +3,9 @@
     python train.py configs/swav_cifar10.py
     python train.py configs/swav_cifar10.py --data folder-or-zip-of-class-folders
 
-The settings of the runs behind the published figure: two views without blur, biases and norms
-adapted like kernels, a learning rate that ends at 6e-4.
+The settings of the code of July 2021, when the figure appeared: two views, half of them blurred,
+biases and norms adapted like kernels, a learning rate that ends at 6e-4. From August 2021 to 2022
+their scripts have no blur (`blur=0.0`) beside the same figure.
 """
 
 from jaxcl import Experiment
@@ -16,9 +17,7 @@ from jaxcl.training import LARC
 
 experiment = Experiment(
     method=SwAV(
-        augment=simclr(
-            32, blur=0.0, impl="torchvision", interpolation="bicubic", normalize="cifar10"
-        ),
+        augment=simclr(32, impl="torchvision", interpolation="bicubic", normalize="cifar10_pixels"),
         encoder=ResNet(18, stem="cifar", zero_init=False),
         projector=MLP((2048,), 128, bias=True, out_bias=True, kernel_init="torch"),
         prototypes=Prototypes(3000),

@@ -6,6 +6,9 @@
 Made for accelerators, 64 of them in the paper; on few, `--method.chunks 8
 --method.encoder.groups 8 --method.projector.groups 8` trains the same global batch in an eighth
 of the memory. With few images a step, see swav_imagenet_256.py.
+
+Crops that are cut on the host shrink by means over areas, which lie between Pillow's bilinear and
+bicubic kernels in sharpness; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment

@@ -4,6 +4,9 @@ linear 72.7, and 74.3 after 400 epochs.
     python train.py configs/swav_imagenet_256.py --data folder-with-train-and-val
 
 Four GPUs in the paper.
+
+Crops that are cut on the host shrink by means over areas, which lie between Pillow's bilinear and
+bicubic kernels in sharpness; `--data.crop device` has the authors' kernel, for images of one size.
 """
 
 from jaxcl import Experiment

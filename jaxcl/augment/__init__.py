@@ -18,7 +18,16 @@ from jaxcl.augment.color import (
     rgb_to_hsv,
     solarize,
 )
-from jaxcl.augment.filters import Blur, Cutout, Noise, Sobel, cutout, gaussian_blur, sobel
+from jaxcl.augment.filters import (
+    Blur,
+    Cutout,
+    Noise,
+    Sobel,
+    cutout,
+    gaussian_blur,
+    pillow_blur,
+    sobel,
+)
 from jaxcl.augment.geometry import (
     CenterCrop,
     Flip,
@@ -78,6 +87,7 @@ __all__ = [
     "luma",
     "moco_v1",
     "moco_v2",
+    "pillow_blur",
     "rgb_to_hsv",
     "simclr",
     "sobel",

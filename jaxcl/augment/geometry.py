@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
+from jaxcl.augment.boxes import BOXES, COVERED, Sampler, draws
 from jaxcl.augment.op import (
     Op,
     Scalar,
@@ -23,11 +24,13 @@ from jaxcl.augment.op import (
 from jaxcl.errors import UserError
 from jaxcl.typing import Array, Float, Int, Key, UInt8
 
-Interpolation = Literal["bilinear", "bicubic"]
+Interpolation = Literal["bilinear", "bicubic", "tf_bicubic"]
+"""Kernels of a resize: bilinear and bicubic as Pillow has them, with antialias, and bicubic as
+TensorFlow has it, without."""
 
 
 def _kernel(interpolation: Interpolation, x: Array) -> Array:
-    """Bilinear: 1 - |x|, 0 from 1 on. Bicubic: Keys' with a = -1/2, as Pillow's, 0 from 2 on."""
+    """Bilinear: 1 - |x|, 0 from 1 on. Bicubic: Keys' with a = -1/2, 0 from 2 on."""
     x = jnp.abs(x)
     if interpolation == "bilinear":
         return jnp.maximum(0.0, 1.0 - x)
@@ -45,8 +48,9 @@ class _Stretch:
     """[start, start + length) of a line of `pixels`, to be resampled into `size` pixels.
 
     The kernel stands at the centre of each output pixel, widened by the scale when the stretch
-    shrinks (antialias, as in Pillow and `jax.image.resize`). Only pixels inside the stretch count
-    and each output's weights sum to 1, so the result equals cropping first and resizing then.
+    shrinks (antialias, as in Pillow and `jax.image.resize`) unless it is TensorFlow's. Only pixels
+    inside the stretch count and each output's weights sum to 1, so the result equals cropping first
+    and resizing then.
     """
 
     start: Scalar
@@ -57,13 +61,19 @@ class _Stretch:
 
     def weights(self, pixel: Array) -> Float[Array, "size k"]:
         """Weight of pixel number `pixel` [size or 1, k] in each output pixel."""
-        step = self.length / self.size
-        width = jnp.maximum(step, 1.0)
         middle = pixel + 0.5
-        weight = _kernel(self.interpolation, (middle - self.centres()[:, None]) / width)
+        weight = _kernel(self.interpolation, (middle - self.centres()[:, None]) / self.width())
         inside = (middle > self.start) & (middle < self.start + self.length)
         weight = jnp.where(inside, weight, 0.0)
         return weight / jnp.sum(weight, axis=1, keepdims=True)
+
+    def width(self) -> Scalar:
+        """By how much the kernel is widened."""
+        return 1.0 if self._sharp else jnp.maximum(self.length / self.size, 1.0)
+
+    @property
+    def _sharp(self) -> bool:
+        return self.interpolation == "tf_bicubic"
 
     def centres(self) -> Float[Array, "size"]:
         step = self.length / self.size
@@ -75,9 +85,9 @@ class _Stretch:
     def taps(self) -> tuple[Int[Array, "size k"], Float[Array, "size k"]]:
         """The few pixels that have weight, and their weights."""
         reach = _reach(self.interpolation)
-        most = min(self.pixels, math.ceil(2 * reach * max(1.0, self.pixels / self.size)))
-        width = jnp.maximum(self.length / self.size, 1.0)
-        first = jnp.ceil(self.centres() - reach * width - 0.5)
+        widest = 1.0 if self._sharp else max(1.0, self.pixels / self.size)
+        most = min(self.pixels, math.ceil(2 * reach * widest))
+        first = jnp.ceil(self.centres() - reach * self.width() - 0.5)
         pixel = jnp.clip(first, 0, self.pixels - most)[:, None] + jnp.arange(most)
         return pixel.astype(jnp.int32), self.weights(pixel)
 
@@ -104,7 +114,7 @@ def crop_and_resize(
     size: int,
     interpolation: Interpolation = "bilinear",
 ) -> Float[Array, "size size c"]:
-    """Cut a box and resize it to `size` x `size`, with antialias where that shrinks it.
+    """Cut a box and resize it to `size` x `size`.
 
     Two small matrix products, one down and one across: on accelerators as such, without a gather;
     on CPU, where nearly all their entries are zero, as sums over the few that are not.
@@ -113,7 +123,8 @@ def crop_and_resize(
       image: [h, w, c] float32 in [0, 1], or uint8.
       box: (y, x, height, width) in pixels, inside the image; may be traced, need not be whole.
       size: side of the result in pixels.
-      interpolation: kernel; bicubic overshoot is clipped.
+      interpolation: kernel; widened where the box shrinks (antialias) unless it is "tf_bicubic".
+        Bicubic overshoot is clipped.
 
     Returns:
       [size, size, c] float32 in [0, 1].
@@ -134,10 +145,18 @@ def crop_and_resize(
 class RandomResizedCrop(Op):
     """A random box of the image, resized to `size` x `size`.
 
-    One draw per image: area uniform in `scale`, aspect log-uniform in `ratio`, both sides rounded
-    and clamped to the image, corner uniform (BYOL's and MAE's form; torchvision tries up to ten
-    draws until one fits, which differs only for large areas). The box is resized by two small
-    matrix products with antialias, which accelerators do without any gather.
+    The box is drawn in one of three ways; at the default `scale` the later ones cut larger boxes:
+
+      tensorflow   aspect uniform, then height uniform; boxes that do not fit or hold less than a
+                   tenth of the image are drawn again (SimCLR)
+      torchvision  area uniform, aspect log-uniform; boxes that do not fit are drawn again (most
+                   PyTorch code)
+      clamp        area uniform, aspect log-uniform; sides that do not fit are cut to the image's
+                   (BYOL, MAE)
+
+    Ten boxes are tried, all of them in one array; where none fits, torchvision cuts the largest
+    central box with an aspect in `ratio`, TensorFlow leaves the whole image. The box is resized by
+    two small matrix products, which accelerators do without any gather.
     """
 
     size: int
@@ -147,34 +166,45 @@ class RandomResizedCrop(Op):
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Least and greatest width over height."""
     interpolation: Interpolation = "bilinear"
-    """Kernel of the resize."""
+    """Kernel of the resize: bilinear or bicubic with antialias, as Pillow's, or tf_bicubic without
+    antialias, as TensorFlow's."""
+    sampler: Sampler = "torchvision"
+    """Whose way of drawing the box is followed: torchvision's, tensorflow's (SimCLR) or clamp
+    (BYOL)."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
             raise UserError(f"crop.size={self.size} is too small; give at least 1 pixel")
         check_range("crop.scale", self.scale)
         check_range("crop.ratio", self.ratio, 1e-6)
+        if self.sampler == "tensorflow" and self.scale[1] <= COVERED:
+            raise UserError(
+                f"crop.scale={self.scale}: sampler=tensorflow rejects boxes of less than {COVERED} "
+                f"of the image; use sampler=torchvision"
+            )
+
+    @property
+    def draws(self) -> int:
+        """How many numbers in [0, 1) a box takes."""
+        return draws(self.sampler)
 
     def box(self, uniforms: Any, height: int, width: int, xp: Any = jnp) -> Any:
-        """Box (y, x, h, w) in whole pixels, int32 [..., 4], from numbers in [0, 1) [..., 4].
+        """Box (y, x, h, w) in whole pixels, int32 [..., 4], from numbers in [0, 1).
 
-        The same arithmetic in numpy (`xp=numpy`) cuts crops on the host.
+        Of the numbers [..., n] the first `draws` count. The same arithmetic in numpy (`xp=numpy`)
+        cuts crops on the host.
+
+        Raises:
+          ValueError: fewer numbers than `draws`.
         """
-        u = xp.asarray(uniforms, xp.float32)
-        low, high = self.scale
-        area = (low + u[..., 0] * (high - low)) * (height * width)
-        log_low, log_high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        root = xp.exp((log_low + u[..., 1] * (log_high - log_low)) / 2)  # sqrt of width / height
-        side = xp.sqrt(area)
-        h = xp.clip(xp.round(side / root), 1, height)
-        w = xp.clip(xp.round(side * root), 1, width)
-        y = xp.floor(u[..., 2] * (height - h + 1))
-        x = xp.floor(u[..., 3] * (width - w + 1))
-        return xp.stack([y, x, h, w], axis=-1).astype(xp.int32)
+        if uniforms.shape[-1] < self.draws:
+            raise ValueError(f"a box takes {self.draws} numbers and got {uniforms.shape[-1]}")
+        u = xp.asarray(uniforms, xp.float32)[..., : self.draws]
+        return BOXES[self.sampler](u, height, width, self.scale, self.ratio, xp)
 
     def __call__(self, key: Key, image: Float[Array, "h w c"]) -> Float[Array, "s s c"]:
         height, width, _ = image.shape
-        box = self.box(jax.random.uniform(key, (4,)), height, width)
+        box = self.box(jax.random.uniform(key, (self.draws,)), height, width)
         return crop_and_resize(image, tuple(box), self.size, self.interpolation)
 
 
@@ -195,14 +225,14 @@ def center_crop(
 
 @dataclass(frozen=True)
 class CenterCrop(Op):
-    """The central square, resized to `size` x `size` with antialias; no randomness."""
+    """The central square, resized to `size` x `size`; no randomness."""
 
     size: int
     """Side of the result in pixels."""
     share: float = 1.0
     """Side of the square over the image's shorter side; 0.875 is usual at 224 pixels."""
     interpolation: Interpolation = "bilinear"
-    """Kernel of the resize."""
+    """Kernel of the resize: bilinear or bicubic with antialias, or tf_bicubic without."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -214,12 +244,12 @@ class CenterCrop(Op):
 
 @dataclass(frozen=True)
 class Resize(Op):
-    """The whole image, whatever its aspect, at `size` x `size` with antialias; no randomness."""
+    """The whole image, whatever its aspect, at `size` x `size`; no randomness."""
 
     size: int
     """Side of the result in pixels."""
     interpolation: Interpolation = "bilinear"
-    """Kernel of the resize."""
+    """Kernel of the resize: bilinear or bicubic with antialias, or tf_bicubic without."""
 
     def __call__(self, key: Key, image: Float[Array, "h w c"]) -> Float[Array, "s s c"]:
         height, width, _ = image.shape

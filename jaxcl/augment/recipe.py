@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxcl.augment.geometry import RandomResizedCrop, center_crop
+from jaxcl.augment.geometry import Interpolation, RandomResizedCrop, center_crop
 from jaxcl.augment.op import Op, join, settle, split
 from jaxcl.errors import UserError
 from jaxcl.typing import Array, Float, Key, UInt8
@@ -41,6 +41,9 @@ class Recipe:
     """Divided by per channel at the end."""
     inference_crop: float = 1.0
     """Side of the central square that inference sees, as a share of the shorter side."""
+    inference_interpolation: Interpolation = "bilinear"
+    """Kernel by which inference resizes that square: bilinear or bicubic with antialias, or
+    tf_bicubic without."""
 
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
@@ -97,7 +100,10 @@ class Recipe:
         """What inference sees: the central square, resized and normalised; nothing random."""
 
         def one(image: Array) -> Array:
-            return self._normalize(center_crop(image, self.size, self.inference_crop))
+            square = center_crop(
+                image, self.size, self.inference_crop, self.inference_interpolation
+            )
+            return self._normalize(square)
 
         return jax.vmap(one)(_unit(images))
 

@@ -10,15 +10,20 @@
 
     crop_and_flip  .08        -                      -     -        -         one view
 
+Each follows the library that its authors used: SimCLR draws boxes and blurs as in TensorFlow, BYOL
+as in its own code, the others as with torchvision and Pillow. Inference resizes by the kernel that
+crops are resized by.
+
 All flip with probability 1/2. The flip comes first because it commutes with all that follows.
 Other recipes are these with arguments: solo-learn's symmetric one for CIFAR-10 is
-`simclr(32, impl="torchvision", interpolation="bicubic", normalize="cifar10")`, lightly's is
-`simclr(32, strength=0.5, blur=0.0, impl="torchvision", normalize="cifar10")`.
+`simclr(32, impl="torchvision", interpolation="bicubic", normalize="cifar10_pixels")`, lightly's is
+`simclr(32, strength=0.5, blur=0.0, impl="torchvision")`.
 """
 
 from dataclasses import replace
 from typing import Literal
 
+from jaxcl.augment.boxes import Sampler
 from jaxcl.augment.color import ColorJitter, Grayscale, Impl, Solarize
 from jaxcl.augment.filters import Blur, Noise
 from jaxcl.augment.geometry import Flip, Interpolation, RandomAffine, RandomResizedCrop
@@ -26,12 +31,17 @@ from jaxcl.augment.op import Op
 from jaxcl.augment.recipe import Recipe, View
 from jaxcl.errors import UserError
 
-Normalize = Literal["imagenet", "cifar10"]
+Normalize = Literal["imagenet", "cifar10", "cifar10_pixels"]
 STATISTICS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar10_pixels": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
 }
-"""Mean and standard deviation per channel on the scale 0 to 1."""
+"""Mean and standard deviation per channel on the scale 0 to 1.
+
+For CIFAR-10 the second is the mean of the images' own standard deviations in "cifar10", as with
+SupCon's and MoCo's authors, and that of all pixels in "cifar10_pixels", as in solo-learn.
+"""
 
 
 def simclr(
@@ -42,6 +52,7 @@ def simclr(
     min_scale: float = 0.08,
     normalize: Normalize | None = "imagenet",
     impl: Impl = "simclr",
+    additive_brightness: bool = False,
     interpolation: Interpolation = "bilinear",
     inference_crop: float = 1.0,
 ) -> Recipe:
@@ -53,15 +64,26 @@ def simclr(
       blur: probability of the blur; 0 for CIFAR-10.
       min_scale: least share of the image's area in a crop.
       normalize: statistics to normalise with at the end; None leaves [0, 1], as the paper's code.
-      impl: what contrast and saturation mean (`ColorJitter`); ports to PyTorch use "torchvision".
-      interpolation: kernel of the resize; the paper's code uses "bicubic".
+      impl: "simclr" draws boxes and blurs as TensorFlow code does, with the jitter of that name
+        (`ColorJitter`); "torchvision" is all that in ports to PyTorch, with Pillow's blur.
+      additive_brightness: add to the brightness instead of multiplying it, as the first version of
+        SimCLR did.
+      interpolation: kernel of the resize; the paper's code uses "tf_bicubic".
       inference_crop: share of the shorter side that inference sees; 0.875 is usual at 224.
 
     Reference: Chen et al. 2020, arXiv:2002.05709, appendix A.
     """
+    tensorflow = impl == "simclr"
     jitter = _jitter(0.8 * strength, 0.8 * strength, 0.2 * strength, impl)
-    crop = RandomResizedCrop(size, (min_scale, 1.0), interpolation=interpolation)
-    view = View(crop, (Flip(), jitter, Grayscale(), *_blur(blur)), copies=2)
+    jitter = replace(jitter, additive_brightness=additive_brightness)
+    crop = RandomResizedCrop(
+        size,
+        (min_scale, 1.0),
+        interpolation=interpolation,
+        sampler="tensorflow" if tensorflow else "torchvision",
+    )
+    blurred = _blur(blur, "simclr" if tensorflow else "pillow")
+    view = View(crop, (Flip(), jitter, Grayscale(), *blurred), copies=2)
     return _recipe((view,), size, normalize, inference_crop)
 
 
@@ -71,10 +93,20 @@ def crop_and_flip(
     min_scale: float = 0.08,
     normalize: Normalize | None = "imagenet",
     interpolation: Interpolation = "bilinear",
+    sampler: Sampler = "torchvision",
     inference_crop: float = 1.0,
 ) -> Recipe:
-    """One view, cropped and flipped: how classifiers are trained. Arguments as of `simclr`."""
-    crop = RandomResizedCrop(size, (min_scale, 1.0), interpolation=interpolation)
+    """One view, cropped and flipped: how classifiers are trained.
+
+    Args:
+      size: side of the views in pixels.
+      min_scale: least share of the image's area in a crop.
+      normalize: statistics to normalise with at the end; None leaves [0, 1].
+      interpolation: kernel of the resize; SimCLR's code uses "tf_bicubic".
+      sampler: whose way of drawing boxes is followed; SimCLR's is "tensorflow".
+      inference_crop: share of the shorter side that inference sees; 0.875 is usual at 224.
+    """
+    crop = RandomResizedCrop(size, (min_scale, 1.0), interpolation=interpolation, sampler=sampler)
     return _recipe((View(crop, (Flip(),)),), size, normalize, inference_crop)
 
 
@@ -105,7 +137,7 @@ def moco_v2(
     Reference: Chen, Fan et al. 2020, arXiv:2003.04297.
     """
     jitter = ColorJitter(0.4, 0.4, 0.4, 0.1, impl="torchvision")
-    ops = (Flip(), jitter, Grayscale(), *_blur(blur))
+    ops = (Flip(), jitter, Grayscale(), *_blur(blur, "pillow"))
     view = View(RandomResizedCrop(size, (0.2, 1.0)), ops, copies=2)
     return _recipe((view,), size, normalize, inference_crop)
 
@@ -119,14 +151,15 @@ def byol(
 ) -> Recipe:
     """Two views that differ: one always blurred, one seldom blurred and sometimes solarised.
 
-    Also Barlow Twins', VICReg's and MoCo v3's (with `min_scale=0.2` for its ResNet). As in BYOL's
-    code: bicubic crops, brightness added, contrast per channel, saturation by HSV.
+    As in BYOL's code: boxes clamped to the image, TensorFlow's bicubic resize, brightness added,
+    contrast per channel, saturation by HSV. Barlow Twins, VICReg and MoCo v3 took over the
+    strengths, with torchvision's meanings.
 
     Reference: Grill et al. 2020, arXiv:2006.07733, appendix B.
     """
-    crop = RandomResizedCrop(size, (min_scale, 1.0), interpolation="bicubic")
+    crop = RandomResizedCrop(size, (min_scale, 1.0), interpolation="tf_bicubic", sampler="clamp")
     jitter = ColorJitter(0.4, 0.4, 0.2, 0.1, additive_brightness=True)
-    views = tuple(View(crop, ops) for ops in _uneven(jitter))
+    views = tuple(View(crop, ops) for ops in _uneven(jitter, "simclr"))
     return _recipe(views, size, normalize, inference_crop)
 
 
@@ -150,9 +183,10 @@ def dino(
     wide = RandomResizedCrop(size, (global_scale, 1.0), interpolation="bicubic")
     narrow = RandomResizedCrop(local_size, (local_scale, global_scale), interpolation="bicubic")
     jitter = ColorJitter(0.4, 0.4, 0.2, 0.1, impl="torchvision")
-    views = [View(wide, ops) for ops in _uneven(jitter)]
+    views = [View(wide, ops) for ops in _uneven(jitter, "pillow")]
     if local:
-        views.append(View(narrow, (Flip(), jitter, Grayscale(), Blur(0.5)), copies=local))
+        ops = (Flip(), jitter, Grayscale(), *_blur(0.5, "pillow"))
+        views.append(View(narrow, ops, copies=local))
     if not blur:
         views = [replace(v, ops=tuple(o for o in v.ops if not isinstance(o, Blur))) for v in views]
     return _recipe(tuple(views), size, normalize, inference_crop)
@@ -175,7 +209,7 @@ def swav(
     Reference: Caron et al. 2020, arXiv:2006.09882, and its code.
     """
     jitter = _jitter(0.8 * strength, 0.8 * strength, 0.2 * strength, "torchvision")
-    ops = (Flip(), jitter, Grayscale(), *_blur(blur))
+    ops = (Flip(), jitter, Grayscale(), *_blur(blur, "pillow"))
     views = [View(RandomResizedCrop(size, (0.14, 1.0)), ops, copies=2)]
     if local:
         views.append(View(RandomResizedCrop(local_size, (0.05, 0.14)), ops, copies=local))
@@ -194,18 +228,23 @@ def _jitter(level: float, saturation: float, hue: float, impl: Impl) -> ColorJit
     return ColorJitter(level, level, saturation, hue, impl=impl)
 
 
-def _blur(p: float) -> tuple[Op, ...]:
-    return (Blur(p),) if p > 0 else ()
+def _blur(p: float, impl: Literal["simclr", "pillow"]) -> tuple[Op, ...]:
+    return (Blur(p, impl=impl),) if p > 0 else ()
 
 
-def _uneven(jitter: ColorJitter) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+def _uneven(
+    jitter: ColorJitter, blur: Literal["simclr", "pillow"]
+) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
     """BYOL's pair: always blurred; seldom blurred, sometimes solarised."""
     shared = (Flip(), jitter, Grayscale())
-    return (*shared, Blur(1.0)), (*shared, Blur(0.1), Solarize(0.2))
+    return (*shared, Blur(1.0, impl=blur)), (*shared, Blur(0.1, impl=blur), Solarize(0.2))
 
 
 def _recipe(
     views: tuple[View, ...], size: int, normalize: Normalize | None, inference_crop: float
 ) -> Recipe:
+    """Inference resizes by the kernel of the first view."""
     mean, std = (None, None) if normalize is None else STATISTICS[normalize]
-    return Recipe(views, size, mean, std, inference_crop)
+    crop = views[0].crop
+    kernel = crop.interpolation if crop else "bilinear"
+    return Recipe(views, size, mean, std, inference_crop, kernel)

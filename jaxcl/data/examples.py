@@ -140,9 +140,10 @@ class Subset(Examples):
 class Resized(Examples):
     """Other examples brought to one size: shorter side to `size`, then the centre square."""
 
-    def __init__(self, examples: Examples, size: int) -> None:
+    def __init__(self, examples: Examples, size: int, interpolation: str = "bilinear") -> None:
         self.examples = examples
         self.size = size
+        self.interpolation = interpolation
         self.title = examples.title
         self.classes = examples.classes
         self.channels = examples.channels
@@ -160,7 +161,7 @@ class Resized(Examples):
 
     def read(self, i: int) -> tuple[UInt8[NumpyArray, "s s c"], int]:
         pixels, label = self.examples.picture(i)
-        return resize_and_centre(pixels, self.size), label
+        return resize_and_centre(pixels, self.size, self.interpolation), label
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,12 @@ class Data(Section):
         side = self.side(split, method.augment)
         chosen = split if rows is None else Subset(split, rows)
         for images, labels in batches_of(
-            chosen, AT_ONCE, side, max_bad=self.max_bad, leave_out=rows is None
+            chosen,
+            AT_ONCE,
+            side,
+            interpolation=method.augment.inference_interpolation,
+            max_bad=self.max_bad,
+            leave_out=rows is None,
         ):
             yield {"image": _filled(images)}, labels
 

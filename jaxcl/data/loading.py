@@ -117,13 +117,18 @@ def load(examples: Examples, bad: BadImages, threads: int | None = None) -> Load
 
 
 def load_split(
-    examples: Examples, image_size: int | None = None, *, max_bad: float = MAX_BAD
+    examples: Examples,
+    image_size: int | None = None,
+    *,
+    interpolation: str = "bilinear",
+    max_bad: float = MAX_BAD,
 ) -> tuple[UInt8[NumpyArray, "m h w c"], Int[NumpyArray, "m"]]:
     """All readable images of a split and their labels, for evaluation.
 
     Args:
       examples: the split.
       image_size: shorter side in pixels, then centre crop; needed where sizes differ.
+      interpolation: kernel by which images are brought to that size (`pixels.resize`).
       max_bad: share of unreadable images tolerated; they are left out.
 
     Returns:
@@ -133,7 +138,7 @@ def load_split(
       UserError: sizes differ and no `image_size` is given; too many unreadable images.
     """
     if image_size is not None:
-        examples = Resized(examples, image_size)
+        examples = Resized(examples, image_size, interpolation)
     loaded = load(examples, BadImages(examples, max_bad))
     if loaded.readable.all():
         return loaded.images, loaded.labels
@@ -145,6 +150,7 @@ def batches_of(
     batch_size: int,
     image_size: int | None = None,
     *,
+    interpolation: str = "bilinear",
     max_bad: float = MAX_BAD,
     leave_out: bool = True,
     threads: int | None = None,
@@ -157,6 +163,7 @@ def batches_of(
       examples: the split.
       batch_size: images in a batch; the last one, and one that leaves images out, hold fewer.
       image_size: shorter side in pixels, then centre crop; needed where sizes differ.
+      interpolation: kernel by which images are brought to that size (`pixels.resize`).
       max_bad: share of unreadable images tolerated.
       leave_out: unreadable images; if not, they are black and without label, so that row i of the
         whole pass is example i.
@@ -169,7 +176,7 @@ def batches_of(
       UserError: sizes differ and no `image_size` is given; too many unreadable images.
     """
     if image_size is not None:
-        examples = Resized(examples, image_size)
+        examples = Resized(examples, image_size, interpolation)
     shape = examples.shape or _first_shape(examples)
     bad = BadImages(examples, max_bad)
 

@@ -60,7 +60,9 @@ def batch_indices(seed: int, step: int, n: int, batch_size: int) -> Int[NumpyArr
     return epoch_order(seed, epoch, n)[within * batch_size : (within + 1) * batch_size]
 
 
-def crop_uniforms(seed: int, step: int, place: int, views: int) -> Float[NumpyArray, "views 4"]:
+def crop_uniforms(
+    seed: int, step: int, place: int, views: int, draws: int
+) -> Float[NumpyArray, "views draws"]:
     """Numbers in [0, 1) that choose the host's crops for one row of the global batch.
 
     Args:
@@ -68,6 +70,7 @@ def crop_uniforms(seed: int, step: int, place: int, views: int) -> Float[NumpyAr
       step: number of the step.
       place: row in the global batch.
       views: how many crops the row needs.
+      draws: how many numbers a crop needs.
     """
-    bits = random_bits(4 * views, key=(seed, _CROPS), counter=(0, place, step, 0))
-    return (bits >> np.uint64(11)).reshape(views, 4) * 2.0**-53
+    bits = random_bits(views * draws, key=(seed, _CROPS), counter=(0, place, step, 0))
+    return (bits >> np.uint64(11)).reshape(views, draws) * 2.0**-53

@@ -27,6 +27,8 @@ class Crop(Protocol):
     def size(self) -> int: ...
     @property
     def interpolation(self) -> str: ...
+    @property
+    def draws(self) -> int: ...
     def box(self, uniforms: Any, height: int, width: int, xp: Any) -> Any: ...
 
 
@@ -91,33 +93,36 @@ def resize(
 ) -> UInt8[NumpyArray, "height width c"]:
     """Resizes with means over areas along sides that shrink, by interpolation along the others.
 
+    The means are several times as fast as Pillow's kernels. On photographs that shrink by 1.3 to
+    2.2 they differ from them by 1 to 2 of 255 levels, and their sharpness lies between that of
+    Pillow's bilinear and its bicubic kernel. "tf_bicubic" takes no means: it interpolates along all
+    sides, 0.8 levels from TensorFlow, whose kernel is a little less sharp than OpenCV's.
+
     Args:
       pixels: the image.
       height: of the result.
       width: of the result.
-      interpolation: "bilinear" or "bicubic", for sides that grow.
+      interpolation: "bilinear" or "bicubic", for sides that grow, or "tf_bicubic", for all.
     """
     h, w, c = pixels.shape
-    if height <= h and width <= w:
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    else:
-        if height < h or width < w:  # one side shrinks while the other grows
-            less = (min(width, w), min(height, h))
-            pixels = cv2.resize(pixels, less, interpolation=cv2.INTER_AREA)
-        how = cv2.INTER_CUBIC if interpolation == "bicubic" else cv2.INTER_LINEAR
+    if interpolation != "tf_bicubic" and (height < h or width < w):
+        less = (min(width, w), min(height, h))
+        pixels = cv2.resize(pixels, less, interpolation=cv2.INTER_AREA)
+    if pixels.shape[:2] != (height, width):
+        how = cv2.INTER_LINEAR if interpolation == "bilinear" else cv2.INTER_CUBIC
         pixels = cv2.resize(pixels, (width, height), interpolation=how)
     return pixels.reshape(height, width, c)  # OpenCV drops a single channel
 
 
 def resize_and_centre(
-    pixels: UInt8[NumpyArray, "h w c"], size: int
+    pixels: UInt8[NumpyArray, "h w c"], size: int, interpolation: str = "bilinear"
 ) -> UInt8[NumpyArray, "size size c"]:
     """Shorter side to `size`, keeping proportions, then the square in the middle."""
     h, w, _ = pixels.shape
     if (h, w) != (size, size):
         scale = size / min(h, w)
         h, w = max(size, round(h * scale)), max(size, round(w * scale))
-        pixels = resize(pixels, h, w)
+        pixels = resize(pixels, h, w, interpolation)
     y, x = (h - size) // 2, (w - size) // 2
     return pixels[y : y + size, x : x + size]
 
@@ -126,18 +131,18 @@ def crop_views(
     content: bytes | UInt8[NumpyArray, "h w c"],
     channels: int,
     crops: Sequence[Crop],
-    uniforms: Float[NumpyArray, "v 4"],
+    uniforms: Float[NumpyArray, "v d"],
 ) -> tuple[UInt8[NumpyArray, "s s c"], ...] | None:
     """One resized crop per view of an image, or None where it is damaged.
 
     A JPEG is decoded at half or a quarter of its size where even the smallest crop then still has
-    at least the pixels asked for.
+    at least the pixels asked for, unless a crop is resized without antialias.
 
     Args:
       content: an encoded image, or pixels.
       channels: 3 or 1.
       crops: one per view.
-      uniforms: [v, 4] numbers in [0, 1) that choose the boxes.
+      uniforms: [v, d] numbers in [0, 1) that choose the boxes, at least `draws` of every crop.
     """
     if isinstance(content, bytes):
         size = header_size(content) if content.startswith(_JPEG) else None
@@ -167,6 +172,8 @@ def _boxes(crops: Sequence[Crop], uniforms: NumpyArray, size: tuple[int, int]) -
 
 def _shrink(crops: Sequence[Crop], boxes: Sequence[Sequence[int]]) -> int:
     """By how much all crops may be coarser and still have the pixels asked for: 1, 2 or 4."""
+    if any(crop.interpolation == "tf_bicubic" for crop in crops):
+        return 1
     room = min(min(h, w) / crop.size for crop, (_, _, h, w) in zip(crops, boxes, strict=True))
     return 4 if room >= 4 else 2 if room >= 2 else 1
 

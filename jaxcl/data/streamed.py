@@ -92,7 +92,8 @@ class Rows:
                 raise Unreadable(self.examples.name(index), reason)
             return image, label
         content, label = self.examples.read(index)
-        uniforms = crop_uniforms(self.seed, step, place, len(self.crops))
+        draws = max(crop.draws for crop in self.crops)
+        uniforms = crop_uniforms(self.seed, step, place, len(self.crops), draws)
         views = crop_views(content, self.examples.channels, self.crops, uniforms)
         if views is None:
             raise Unreadable(self.examples.name(index), "cannot be decoded")

@@ -182,8 +182,9 @@ def _pictures(run: Run, examples: Examples, rows: Int[NumpyArray, "m"]) -> Numpy
     """Readable ones of these images, as one array."""
     data = run.experiment.data
     assert isinstance(data, Data)
-    side = data.side(examples, run.experiment.method.augment)
-    return load_split(Subset(examples, rows), side, max_bad=0.5)[0]
+    recipe = run.experiment.method.augment
+    side, kernel = data.side(examples, recipe), recipe.inference_interpolation
+    return load_split(Subset(examples, rows), side, interpolation=kernel, max_bad=0.5)[0]
 
 
 def _report(

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcl.augment import Blur, Cutout, Noise, Sobel, cutout, gaussian_blur, sobel
+from jaxcl.augment import Blur, Cutout, Noise, Sobel, cutout, gaussian_blur, pillow_blur, sobel
 from jaxcl.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -49,6 +49,31 @@ def test_blur_takes_a_tenth_of_the_height_made_odd(side, taps):
     dot[side // 2, side // 2] = 1
     out = np.asarray(jax.jit(Blur(1.0, sigma=(50.0, 50.0)))(KEY, dot))
     assert np.count_nonzero(out) == taps**2
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.4, 1.0, 1.41, 1.42, 2.0, 3.7])
+@pytest.mark.parametrize("shape", [(32, 32), (9, 13), (60, 45)])
+def test_pillow_blur_is_pillows(sigma, shape):
+    image, filters = (pytest.importorskip(f"PIL.{name}") for name in ("Image", "ImageFilter"))
+    pixels = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    expected = image.fromarray(pixels).filter(filters.GaussianBlur(sigma))
+    got = 255 * np.asarray(pillow_blur(np.float32(pixels / 255), sigma, max(2.0, sigma)))
+    # Pillow rounds to 8 bits after each of its six passes.
+    np.testing.assert_allclose(got, np.asarray(expected), atol=3)
+
+
+def test_pillow_blur_has_the_variance_it_is_asked_for():
+    """At 32 pixels too, where the three taps of SimCLR's kernel have at most 2/3."""
+    dot = np.zeros((32, 32, 1), np.float32)
+    dot[16, 16] = 1
+    place = np.arange(32) - 16
+    for sigma in (0.5, 1.0, 2.0):
+        op = Blur(1.0, sigma=(sigma, sigma), impl="pillow")
+        out = np.asarray(op(KEY, dot))[..., 0]
+        for axis in (0, 1):
+            np.testing.assert_allclose(out.sum(axis=axis) @ place**2, sigma**2, rtol=1e-5)
+    flat = np.full((7, 9, 3), 0.8, np.float32)
+    np.testing.assert_allclose(Blur(1.0, impl="pillow")(KEY, flat), 0.8, atol=1e-6)
 
 
 def test_blur_draws_its_width_per_image():
@@ -109,7 +134,14 @@ def test_cutout_centres_are_uniform_over_the_pixels():
 
 
 @pytest.mark.parametrize(
-    "op", [Blur(sigma=(0.5, 2.0), size=3), Noise(), Cutout(0.3, size=1), Sobel(0.6)]
+    "op",
+    [
+        Blur(sigma=(0.5, 2.0), size=3),
+        Blur(0.3, impl="pillow"),
+        Noise(),
+        Cutout(0.3, size=1),
+        Sobel(0.6),
+    ],
 )
 def test_applied_to_a_share_p_of_images_and_else_untouched(op):
     keys = jax.random.split(jax.random.key(1), 10_000)
@@ -124,6 +156,7 @@ def test_applied_to_a_share_p_of_images_and_else_untouched(op):
     [
         (lambda: Blur(2.0), "blur.p=2.0"),
         (lambda: Blur(size=4), "blur.size=4"),
+        (lambda: Blur(size=3, impl="pillow"), "blur.size=3 has no meaning with impl=pillow"),
         (lambda: Blur(sigma=(0.0, 1.0)), "blur.sigma"),
         (lambda: Sobel(0.5, output="gradients"), "sobel.p=0.5"),
         (lambda: Noise(sigma=-1.0), "noise.sigma=-1.0"),

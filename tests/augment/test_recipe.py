@@ -104,7 +104,8 @@ def test_crops_cut_on_the_host_join_the_device_road():
     recipe = Recipe((View(crop, (Flip(), Solarize())),), 6)
     resize = jax.jit(lambda image, box: crop_and_resize(image, tuple(box), 6))
     # The first key of a view is the crop's; the others are the operations'.
-    draw = jax.jit(jax.vmap(lambda key: jax.random.uniform(jax.random.split(key, 3)[0], (4,))))
+    own = lambda key: jax.random.split(key, 3)[0]
+    draw = jax.jit(jax.vmap(lambda key: jax.random.uniform(own(key), (crop.draws,))))
     crops = []
     for uniforms, image in zip(np.asarray(draw(KEYS)), IMAGES, strict=True):
         cut = resize(image, np.float32(crop.box(uniforms, 20, 24, xp=np)))
@@ -125,6 +126,13 @@ def test_plain_is_the_central_square_normalised():
         window = cut[:, 2 * y - 1 : 2 * y + 3, 2 * x - 1 : 2 * x + 3]
         expected = np.einsum("y,nyxc,x->nc", line, window, line)
         np.testing.assert_allclose(got[:, y, x], expected, atol=1e-6)
+
+
+def test_plain_resizes_by_the_kernel_of_the_recipe():
+    for kernel in ("bilinear", "bicubic", "tf_bicubic"):
+        recipe = Recipe((), 8, inference_crop=0.8, inference_interpolation=kernel)
+        expected = crop_and_resize(IMAGES[0], (2.0, 4.0, 16.0, 16.0), 8, kernel)
+        np.testing.assert_allclose(recipe.plain(IMAGES)[0], expected, atol=1e-6)
 
 
 def test_plain_leaves_images_of_the_right_size_as_they_are():
@@ -234,14 +242,45 @@ def test_named_recipes_have_the_papers_numbers(recipe, rows):
             np.testing.assert_allclose(got, want)
 
 
+# google-research/simclr tf2/data_util.py, deepmind-research byol/utils/dataset.py and
+# augmentations.py, facebookresearch's moco/main_moco.py, swav/src/multicropdataset.py and
+# dino/main_dino.py, whose eval_knn.py resizes by Pillow's bicubic kernel.
+@pytest.mark.parametrize(
+    ("recipe", "sampler", "kernel", "blur"),
+    [
+        (simclr(interpolation="tf_bicubic"), "tensorflow", "tf_bicubic", "simclr"),
+        (simclr(impl="torchvision"), "torchvision", "bilinear", "pillow"),
+        (byol(), "clamp", "tf_bicubic", "simclr"),
+        (moco_v1(), "torchvision", "bilinear", None),
+        (moco_v2(), "torchvision", "bilinear", "pillow"),
+        (dino(), "torchvision", "bicubic", "pillow"),
+        (swav(), "torchvision", "bilinear", "pillow"),
+    ],
+)
+def test_named_recipes_follow_their_authors_library(recipe, sampler, kernel, blur):
+    for view in recipe.views:
+        assert (view.crop.sampler, view.crop.interpolation) == (sampler, kernel)
+        assert [op.impl for op in view.ops if isinstance(op, Blur)] == [blur] * (blur is not None)
+    assert recipe.inference_interpolation == kernel
+
+
+def test_brightness_is_added_where_the_authors_add_it():
+    """In BYOL and the first version of SimCLR (google-research/simclr at be133b3)."""
+    for recipe, added in (
+        (simclr(), False),
+        (simclr(additive_brightness=True), True),
+        (byol(), True),
+    ):
+        for view in recipe.views:
+            (jitter,) = (op for op in view.ops if isinstance(op, ColorJitter))
+            assert jitter.additive_brightness == added
+
+
 def test_classifiers_see_one_view_that_is_cropped_and_flipped():
-    recipe = crop_and_flip(32, interpolation="bicubic")
+    recipe = crop_and_flip(32, interpolation="bicubic", sampler="tensorflow")
     (view,) = recipe.views
-    assert (view.crop.size, view.crop.scale, view.crop.interpolation) == (
-        32,
-        (0.08, 1.0),
-        "bicubic",
-    )
+    crop = RandomResizedCrop(32, (0.08, 1.0), interpolation="bicubic", sampler="tensorflow")
+    assert view.crop == crop
     assert (view.ops, recipe.count, recipe.size) == ((Flip(),), 1, 32)
 
 

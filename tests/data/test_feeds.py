@@ -124,7 +124,7 @@ def test_host_crops_follow_from_seed_step_and_place(
         assert set(batch) == {"crops", "label", "index"}
         for place, index in enumerate(batch_indices(SEED, step, 24, 8)):
             content, label = examples.read(int(index))
-            uniforms = crop_uniforms(SEED, step, place, 3)
+            uniforms = crop_uniforms(SEED, step, place, 3, CROPS[0].draws)
             expected = crop_views(content, 3, CROPS, uniforms)
             assert expected is not None
             same(tuple(view[place] for view in batch["crops"]), expected)

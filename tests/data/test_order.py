@@ -66,10 +66,12 @@ def test_a_batch_larger_than_the_set_is_refused() -> None:
 
 
 def test_crop_numbers_differ_in_every_coordinate_and_are_uniform() -> None:
-    wide = np.stack([crop_uniforms(0, step, place, 2) for step in range(50) for place in range(50)])
+    wide = np.stack(
+        [crop_uniforms(0, step, place, 2, 4) for step in range(50) for place in range(50)]
+    )
     assert len(np.unique(wide)) == wide.size
     counts = np.histogram(wide, bins=20, range=(0, 1))[0]
     expected = wide.size / 20
     assert np.sum((counts - expected) ** 2 / expected) < 43.8  # 19 degrees, 1 in 1,000
-    assert not np.array_equal(crop_uniforms(1, 0, 0, 2), crop_uniforms(0, 0, 0, 2))
-    np.testing.assert_array_equal(crop_uniforms(3, 4, 5, 1), crop_uniforms(3, 4, 5, 2)[:1])
+    assert not np.array_equal(crop_uniforms(1, 0, 0, 2, 4), crop_uniforms(0, 0, 0, 2, 4))
+    np.testing.assert_array_equal(crop_uniforms(3, 4, 5, 1, 22), crop_uniforms(3, 4, 5, 2, 22)[:1])

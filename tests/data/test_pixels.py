@@ -3,12 +3,14 @@
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
 import jax
 import numpy as np
 import pytest
+from augment.make_fixtures_crops import PARTS
 
 from jaxcl.augment import RandomResizedCrop, crop_and_resize
 from jaxcl.data import pixels as pixels_module
@@ -23,6 +25,7 @@ class Box:
     place: tuple[int, int, int, int]
     size: int
     interpolation: str = "bilinear"
+    draws: int = 4
 
     def box(self, uniforms: Any, height: int, width: int, xp: Any) -> Any:
         return np.broadcast_to(np.array(self.place), (*uniforms.shape[:-1], 4))
@@ -105,6 +108,20 @@ def test_resize_takes_means_where_it_shrinks() -> None:
     np.testing.assert_allclose(resize(stripes, 4, 20)[..., 0], np.tile(means, (20, 1)).T, atol=1)
 
 
+def test_resize_without_antialias_comes_near_tensorflow() -> None:
+    """Outputs of `tf.image.resize`, see tests/augment/make_fixtures_crops.py, for noise."""
+    stored = np.load(Path(__file__).parents[1] / "augment" / "fixtures" / "resized.npz")
+    for name, ((y, x, h, w), size) in PARTS.items():
+        part, expected = stored["picture"][y : y + h, x : x + w], np.clip(stored[name], 0, 255)
+        near, means = (
+            np.abs(resize(part, size, size, kernel) - expected).mean()
+            for kernel in ("tf_bicubic", "bicubic")
+        )
+        assert near < 8
+        if name == "smaller":  # by more than two
+            assert near < means / 4
+
+
 def test_resize_and_centre_keeps_proportions() -> None:
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = 200
@@ -113,6 +130,9 @@ def test_resize_and_centre_keeps_proportions() -> None:
     assert result.min() == 200  # only the middle third is left
     assert resize_and_centre(wide[:, :20], 20) is not None
     assert resize_and_centre(np.zeros((3, 5, 1), np.uint8), 7).shape == (7, 7, 1)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8)
+    expected = cv2.resize(noise, (20, 10), interpolation=cv2.INTER_CUBIC)[:, 5:15]
+    np.testing.assert_array_equal(resize_and_centre(noise, 10, "tf_bicubic"), expected)
 
 
 def test_crops_are_the_boxes_resized() -> None:
@@ -133,7 +153,7 @@ def test_the_same_crops_as_on_the_device(picture: Callable) -> None:
     crop = RandomResizedCrop(32)
     on_device = jax.jit(lambda box: crop_and_resize(image / 255, tuple(box), 32, "bilinear"))
     for step in range(12):
-        uniforms = crop_uniforms(0, step, 0, 1)
+        uniforms = crop_uniforms(0, step, 0, 1, crop.draws)
         views = crop_views(content, 3, (crop,), uniforms)
         assert views is not None
         expected = on_device(crop.box(uniforms[0], 120, 160, np))
@@ -167,7 +187,8 @@ def test_jpeg_is_decoded_small_only_where_no_pixel_is_missed(
         # The box lies off by up to half a coarse pixel; colours change by 3 of 255 a pixel here.
         assert np.abs(views[0].astype(int) - expected).mean() < 3
     crop_views(picture(0, 201, 301, ".png"), 3, (Box((0, 0, 201, 301), 50),), ANY)
-    assert shrunk == [1]
+    crop_views(content, 3, (Box((1, 1, 200, 300), 50, "tf_bicubic"),), ANY)  # no means beforehand
+    assert shrunk == [1, 1]
 
 
 def test_damaged_files_give_nothing(picture: Callable) -> None:
