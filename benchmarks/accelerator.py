@@ -140,12 +140,12 @@ def work(asked: argparse.Namespace) -> None:
     from card import accuracy, right, timed
 
     if asked.group == "reference":
-        right.write_reference(asked.out)
+        right.write_reference(asked.out, sizes)
         return
     describe(asked.out)
     timed.apply_recorded(session)
     if asked.group == "first":
-        session.known["reference"] = right.Reference(asked.out)
+        session.known["reference"] = right.Reference(asked.out, asked.rehearse)
         first = [*timed.rates(), *right.losses_right(sizes), *timed.losses(sizes)]
         second = [*right.training_right(sizes)]
         second += [*timed.steps("cifar", timed.CIFAR, sizes.cifar, sizes)]

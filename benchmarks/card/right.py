@@ -153,16 +153,17 @@ def training_right(sizes: Sizes) -> list[Item]:
     ]
 
 
-def short(per_call: int) -> Experiment:
+def short(per_call: int, sizes: Sizes) -> Experiment:
     """SimCLR for twenty steps, each logged where calls take one."""
+    side, width, stages = sizes.short
     return Experiment(
         method=SimCLR(
-            augment=simclr(16, strength=0.5, blur=0.0),
-            encoder=ResNet(10, width=0.25, stem="cifar", stages=2, zero_init=False),
+            augment=simclr(side, strength=0.5, blur=0.0),
+            encoder=ResNet(10, width=width, stem="cifar", stages=stages, zero_init=False),
             projector=MLP((0,), 32, final_norm="affine"),
             temperature=0.5,
         ),
-        data=Data(noise(CALL * BATCH, 16), batch_size=BATCH, road="resident"),
+        data=Data(noise(CALL * BATCH, side), batch_size=BATCH, road="resident"),
         optim=SGD(lr=0.05, epochs=STEPS // CALL, warmup_epochs=1),
         train=Train(
             log_every=per_call,
@@ -175,17 +176,17 @@ def short(per_call: int) -> Experiment:
     )
 
 
-def train(folder: Path, per_call: int) -> tuple[list[float], Any]:
+def train(folder: Path, per_call: int, sizes: Sizes) -> tuple[list[float], Any]:
     """Losses and the state after the last step."""
     with jax.default_matmul_precision("highest"):
-        outcome = fit(short(per_call), folder)
+        outcome = fit(short(per_call, sizes), folder)
     return [row["loss"] for row in read_metrics(folder) if row["kind"] == "train"], outcome.state
 
 
 class Reference:
     """The CPU's losses, made by a process of its own while the card is busy with other things."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rehearse: bool) -> None:
         self.file = folder / "reference.json"
         if self.file.exists():
             return
@@ -194,9 +195,10 @@ class Reference:
             # whose newer code generator computes the shared terms of the views again and again
             flag = "--xla_cpu_use_fusion_emitters=false"
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}"
+        command = [sys.executable, str(Path(__file__).parents[1] / "accelerator.py")]
+        command += ["--group", "reference", "--out", str(folder)]
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parents[1] / "accelerator.py"),
-             "--group", "reference", "--out", str(folder)],
+            command + ["--rehearse"] * rehearse,
             env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -210,10 +212,10 @@ class Reference:
         return found
 
 
-def write_reference(folder: Path) -> None:
+def write_reference(folder: Path, sizes: Sizes) -> None:
     """What the process of `Reference` does."""
     with tempfile.TemporaryDirectory() as runs:
-        losses, _ = train(Path(runs) / "run", 1)
+        losses, _ = train(Path(runs) / "run", 1, sizes)
     part = folder / "reference.part"
     part.write_text(json.dumps(losses))
     part.replace(folder / "reference.json")
@@ -222,7 +224,7 @@ def write_reference(folder: Path) -> None:
 def beside_cpu(session: Session) -> dict[str, Any]:
     """Losses of the same steps here and on the CPU."""
     with session.own_log(), tempfile.TemporaryDirectory() as runs:
-        found, _ = train(Path(runs) / "run", 1)
+        found, _ = train(Path(runs) / "run", 1, session.sizes)
     expected = session.known["reference"].losses()
     relative = np.abs(np.array(found) - expected) / np.abs(expected)
     figures = {
@@ -238,8 +240,8 @@ def beside_cpu(session: Session) -> dict[str, Any]:
 def many_in_a_call(session: Session) -> dict[str, Any]:
     """Means of ten losses by ten steps in a compiled call, and by one."""
     with session.own_log(), tempfile.TemporaryDirectory() as runs:
-        one, _ = train(Path(runs) / "one", 1)
-        many, _ = train(Path(runs) / "many", CALL)
+        one, _ = train(Path(runs) / "one", 1, session.sizes)
+        many, _ = train(Path(runs) / "many", CALL, session.sizes)
     means = np.array(one).reshape(-1, CALL).mean(axis=1)
     relative = np.abs(means - many) / means
     figures = {"checked": len(many), "largest difference": float(relative.max())}
@@ -252,10 +254,10 @@ def resumed(session: Session) -> dict[str, Any]:
     """A run whose second half is trained again from the checkpoint of the first."""
     with session.own_log(), tempfile.TemporaryDirectory() as runs:
         run = Path(runs) / "run"
-        _, straight = train(run, CALL)
+        _, straight = train(run, CALL, session.sizes)
         shutil.rmtree(run / "checkpoints" / str(STEPS))
         assert int(load(run).state.step) == STEPS - CALL
-        _, again = train(run, CALL)
+        _, again = train(run, CALL, session.sizes)
     pairs = list(zip(jax.tree.leaves(straight), jax.tree.leaves(again), strict=True))
     unequal = sum(np.asarray(a).tobytes() != np.asarray(b).tobytes() for a, b in pairs)
     figures = {"checked": len(pairs), "arrays with other bits": unequal}

@@ -13,6 +13,8 @@ class Sizes:
     """Bytes of the array whose copy gives the memory's rate."""
     checked: tuple[int, int] = (4096, 512)
     """Rows of either side, and their width, where bodies are compared."""
+    short: tuple[int, float, int] = (32, 0.5, 3)
+    """Side of the images, width and stages of the network of the twenty steps that are compared."""
     clip: tuple[int, int] = (65536, 512)
     """Rows of either side, and their width, of the two-sided InfoNCE, in bfloat16."""
     nt_xent: tuple[int, int] = (32768, 128)
@@ -64,7 +66,8 @@ class Sizes:
 
 CARD = Sizes()
 REHEARSAL = Sizes(
-    product=256, copied=1 << 20, checked=(128, 32), clip=(256, 32), nt_xent=(256, 16),
+    product=256, copied=1 << 20, checked=(128, 32), short=(8, 0.125, 1), clip=(256, 32),
+    nt_xent=(256, 16),
     tiles=(64, 128), cifar=(32,), cifar_side=16, cifar_steps=4, images=160, imagenet=(8,), dino=4,
     side=32, local=16, source=40, views=(8, 4), depth=10, small_depth=10, width=0.125,
     vit="Ti/16", vit_depth=1, crops=1,
