@@ -25,12 +25,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from card.record import Record, missing
+from card.record import Record, installed, missing
 
 GROUPS = ("first", "torch", "then", "torch again", "accuracy")
 """Processes of a call, one after the other: jaxcl's and PyTorch's never share the card's memory."""
 COMPILED_FAST = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 """What XLA is told in a rehearsal, whose programs hardly run."""
+OLD_CODE = "--xla_cpu_use_fusion_emitters=false"
+"""And with jax 0.10, whose newer code generator makes views of few images take minutes so."""
 GRACE = 10.0
 """Seconds that an item may go on after its limit; a run that is stopping saves itself in them."""
 
@@ -44,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     begun, record, whole = time.time(), Record(asked.out), True
     if asked.rehearse:
-        os.environ.setdefault("XLA_FLAGS", COMPILED_FAST)
+        old = installed("jaxlib").startswith("0.10.")
+        os.environ.setdefault("XLA_FLAGS", f"{COMPILED_FAST} {OLD_CODE if old else ''}")
     if lacking := missing():
         print("not installed here; some parts leave something out without them, and a machine with")
         print(f"the network brings them: pip download --no-deps -d wheels {' '.join(lacking)}")

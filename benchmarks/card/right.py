@@ -191,10 +191,6 @@ class Reference:
         if self.file.exists():
             return
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        if sys.platform == "linux" and jax.__version__.startswith("0.10."):
-            # whose newer code generator computes the shared terms of the views again and again
-            flag = "--xla_cpu_use_fusion_emitters=false"
-            environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}"
         command = [sys.executable, str(Path(__file__).parents[1] / "accelerator.py")]
         command += ["--group", "reference", "--out", str(folder)]
         self.process = subprocess.Popen(

@@ -255,15 +255,17 @@ def largest_costs(folder: Path, count: int = 8) -> list[str]:
     """Names of kernels with the share of the time that all of the same name take."""
     (file,) = folder.rglob("*.xplane.pb")
     data = jax.profiler.ProfileData.from_file(str(file))
-    spent: dict[str, float] = {}
     chips = [plane for plane in data.planes if "/device:" in plane.name]
-    for plane in chips or data.planes:
-        for line in plane.lines:
-            if chips and "Stream" not in line.name and "XLA Ops" not in line.name:
+    lines = [line for plane in chips or data.planes for line in plane.lines]
+    operations = [line for line in lines if line.name == "XLA Ops"]
+    streams = [line for line in lines if "Stream" in line.name]
+    spent: dict[str, float] = {}
+    for line in operations or streams or lines:
+        for event in line.events:
+            if event.name.startswith(("$", "ThunkExecutor")):  # what waits for the rest, on a CPU
                 continue
-            for event in line.events:
-                name = event.name.split("(")[0].rstrip("0123456789_.")
-                spent[name] = spent.get(name, 0.0) + event.duration_ns
+            name = event.name.split("(")[0].rstrip("0123456789_.")
+            spent[name] = spent.get(name, 0.0) + event.duration_ns
     total = sum(spent.values()) or 1.0
     first = sorted(spent, key=spent.__getitem__, reverse=True)[:count]
     return [f"{name} {100 * spent[name] / total:.1f} %" for name in first]
