@@ -88,8 +88,9 @@ def trained(session: Session, name: str) -> dict[str, Any]:
     rows = read_metrics(run)
     scores = [row["knn"] for row in rows if "knn" in row]
     speeds = [row["images_per_s"] for row in rows if "images_per_s" in row]
+    per_epoch = len(data.train_images) // experiment.data.batch_size
     figures: dict[str, Any] = {
-        "epochs": int(outcome.state.step) * experiment.data.batch_size // len(data.train_images),
+        "epochs": int(outcome.state.step) // per_epoch,
         "kNN %": scores[-1] if scores else "",
         "best %": max(scores, default=""),
         "published %": PUBLISHED[name] or "",
