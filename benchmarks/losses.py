@@ -4,6 +4,7 @@
     python benchmarks/losses.py --rows 131072 --rounds 1 --no-dense --no-peers
     python benchmarks/losses.py --rows 512 1024 --losses nt_xent     # small enough for every peer
     python benchmarks/losses.py --dtype bfloat16 --width 512 --rows 65536 --losses clip
+    python benchmarks/losses.py --rows 16384 32768 65536 --losses nt_xent --equal-work
 
 Value and gradients; all take turns, and the best round of each counts, by the clock and in seconds
 of CPU, which other work on the machine disturbs less. The roofline is the time (of CPU, if that is
@@ -13,6 +14,10 @@ products), 8 N^2 d for two sets.
 "dense" is the same loss on the whole matrix, jitted; "textbook" what one writes from the paper's
 equation. lightly, pytorch-metric-learning and optax take part where they are installed. Temporary
 memory is the compiler's figure; of torch, what the process grew by at most.
+
+`--equal-work` compares sizes: of a long run and a short one on a machine with other work, the best
+round flatters the short one, which finds a quiet moment sooner. There every size takes its turn
+with the same work, small ones several times in a row, and the median round counts.
 """
 
 import resource
@@ -49,7 +54,9 @@ class Options:
     peers: bool = True
     """Other libraries too, where they are installed."""
     rounds: int = 5
-    """Of which the best counts."""
+    """Of which the best counts, or the median with `equal_work`."""
+    equal_work: bool = False
+    """Compare the blocked body's rates at these numbers of rows, all in turn with equal work."""
 
 
 LOSSES: dict[str, Callable[[Any, Any], Any]] = {
@@ -72,6 +79,10 @@ def main(options: Options) -> None:
     rate = gemm_rate(options.dtype, 2048 if device.platform == "cpu" else 8192)
     print(f"jax {jax.__version__} on {device.device_kind}, {options.dtype}, width {options.width}")
     print(f"large products: {rate / 1e9:,.0f} GFLOP in a second of the device")
+    if options.equal_work:
+        for name in options.losses:
+            compare_sizes(name, options)
+        return
     for rows in options.rows:
         print(f"\n{rows:,} rows")
         views = np.random.default_rng(0).normal(size=(2, rows // 2, options.width))
@@ -79,6 +90,30 @@ def main(options: Options) -> None:
         if options.peers:
             entrants += peers(views.astype(np.float32))
         race(entrants, options.rounds)
+
+
+def compare_sizes(name: str, options: Options) -> None:
+    """Prints the rate of the roofline's FLOP at each number of rows, and its ratio to the first."""
+    programs = {}
+    for rows in options.rows:
+        views = np.random.default_rng(0).normal(size=(2, rows // 2, options.width))
+        programs[rows] = next(bodies(name, views, 1.0, options))  # blocked
+        jax.block_until_ready(programs[rows].run())
+    largest = max(work(name, rows, options.width) for rows in options.rows)
+    rates: dict[int, list[float]] = {rows: [] for rows in options.rows}
+    for _ in range(options.rounds):
+        for rows, program in programs.items():
+            flop = work(name, rows, options.width)
+            times = [seconds(program.run) for _ in range(round(largest / flop))]
+            rates[rows].append(flop * len(times) / sum(of_device(one) for one in times))
+    first = np.array(rates[options.rows[0]])
+    for rows, found in rates.items():
+        rate, ratio = np.median(found) / 1e9, np.median(np.array(found) / first)
+        held = (programs[rows].memory or 0) / MIB
+        print(
+            f"  {name}, {rows:,} rows: {rate:,.0f} GFLOP in a second of the device, "
+            f"{ratio:.2f} of the first; {held:,.1f} MiB"
+        )
 
 
 class Entrant(NamedTuple):

@@ -121,6 +121,15 @@ def test_memory_beside_that_of_the_textbook(monkeypatch, rows, share):
     assert program.memory_analysis().temp_size_in_bytes < 2 * 4 * rows**2 / share
 
 
+@pytest.mark.extended
+def test_memory_of_262_144_rows():
+    """By the compiler: one copy of the gradients, 128 MiB, and little else; far under 256 MiB."""
+    view = jax.ShapeDtypeStruct((131_072, 128), jnp.float32)
+    step = jax.value_and_grad(lambda a, b: nt_xent(a, b, temperature=0.1), argnums=(0, 1))
+    program = jax.jit(step).lower(view, view).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 1.25 * 2**27
+
+
 def test_accuracy_counts_anchors_whose_twin_is_nearest():
     x = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
     y = jnp.array([[1.0, 0.01], [0.1, 1.0], [-1.0, 0.0]])

@@ -261,6 +261,19 @@ def test_a_run_of_all_views_is_no_larger_than_asked(count, views, run):
     assert Tiling.of(side, side, most=most).rows == run
 
 
+@pytest.mark.parametrize("triangle", [False, True])
+def test_tiles_hold_each_pair_once(triangle):
+    """100 and 70 rows, or 100 among themselves, whose tiles off the diagonal count for two."""
+    tiling = Tiling(100, 100 if triangle else 70, rows=8, columns=8, triangle=triangle)
+    met = np.zeros((tiling.n, tiling.m), int)
+    for i, j in tiling.places:
+        queries, keys = slice(8 * i, 8 * i + 8), slice(8 * j, 8 * j + 8)
+        met[queries, keys] += 1
+        if triangle and i != j:
+            met[keys, queries] += 1
+    assert (met == 1).all()
+
+
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="together"):
         logsumexp_pairs(jnp.array(Q), jnp.array(K), q_ids=jnp.arange(N))
