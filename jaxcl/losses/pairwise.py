@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 
 from jaxcl.losses.info_nce import info_nce
-from jaxcl.losses.rows import check_pairs
+from jaxcl.losses.rows import as_rows, check_pairs
 from jaxcl.typing import Array, Float
 
 
 def distance(a: Float[Array, "... d"], b: Float[Array, "... d"]) -> Float[Array, "..."]:
-    """Euclidean distance of rows, float32, with gradient 0 where they coincide."""
-    squares = jnp.sum(jnp.square(a.astype(jnp.float32) - b.astype(jnp.float32)), axis=-1)
+    """Euclidean distance of rows, in float32 at least, with gradient 0 where they coincide."""
+    squares = jnp.sum(jnp.square(as_rows(a) - as_rows(b)), axis=-1)
     apart = squares > 0
     return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)
 
@@ -62,5 +62,5 @@ def n_pair(a: Float[Array, "n d"], b: Float[Array, "n d"], *, l2: float = 0.0) -
     value = info_nce(a, b, temperature=1.0, normalize=False)
     if not l2:
         return value
-    lengths = [jnp.mean(jnp.sum(jnp.square(x.astype(jnp.float32)), axis=1)) for x in (a, b)]
+    lengths = [jnp.mean(jnp.sum(jnp.square(as_rows(x)), axis=1)) for x in (a, b)]
     return value + l2 * (lengths[0] + lengths[1])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.losses.pairwise import distance
-from jaxcl.losses.rows import mean_over
+from jaxcl.losses.rows import as_rows, mean_over
 from jaxcl.similarity.tiles import dots
 from jaxcl.typing import Array, Bool, Float, Int
 
@@ -82,7 +82,7 @@ def batch_triplet(
     """
     if z.ndim != 2 or labels.shape != z.shape[:1]:
         raise ValueError(f"z and labels must be [n, d] and [n]; got {z.shape} and {labels.shape}")
-    d = _distances(z.astype(jnp.float32), squared)
+    d = _distances(as_rows(z), squared)
     row = jnp.arange(len(z))
     same = labels[:, None] == labels
     positive = same & (row[:, None] != row) & (labels >= 0)
