@@ -150,7 +150,15 @@ DEGENERATE = {
     "short rows": (1e-20 * A, 1e-20 * B),
 }
 # Losses of the rows as they are, whose values at such lengths are out of range by definition.
-UNNORMALISED = {"n_pair", "pair_contrastive", "vicreg", "smooth_l1", "dino", "distillation"}
+UNNORMALISED = {
+    "n_pair",
+    "pair_contrastive",
+    "batch_contrastive_rows",
+    "vicreg",
+    "smooth_l1",
+    "dino",
+    "distillation",
+}
 
 
 @every_loss

@@ -147,7 +147,7 @@ def test_alignment_is_of_the_views_that_training_sees(run):
     """Not of the central square that inference cuts out of an image, nor rounded to 8 bits."""
     run = load(run)
     view = View(None, (Noise(p=1.0, sigma=0.1),), copies=2)
-    recipe = Recipe((view,), 8, mean=(0.4,), std=(0.3,), inference_crop=0.5)
+    recipe = Recipe((view,), 16, mean=(0.4,), std=(0.3,), inference_crop=0.5)
     method = replace(run.experiment.method, augment=recipe)
     run = replace(
         run,
