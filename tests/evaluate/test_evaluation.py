@@ -29,7 +29,7 @@ GEOMETRY = {"uniformity", "feature_std", "effective_rank", "top_singular_share"}
 FEW = {f"labels_{n}_per_class{end}" for n in (1, 10) for end in ("", "_std")}
 SHOTS = {f"{learner}_4_way_{s}_shot{end}"
          for learner in ("mean", "ridge") for s in (1, 5) for end in ("", "_interval")}  # fmt: skip
-CLUSTERS = {"cluster_accuracy", "cluster_nmi", "cluster_ari"}
+CLUSTERS = {"cluster_accuracy", "cluster_nmi", "cluster_ami", "cluster_ari"}
 
 
 @pytest.fixture(scope="module")
