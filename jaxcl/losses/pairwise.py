@@ -107,7 +107,7 @@ def batch_contrastive(
         pushes = jnp.where(alike, 0, jnp.maximum(negative_margin - d, 0))
         terms = jnp.stack([pulls, pushes])
         counts = terms > 0 if only_active else jnp.stack([alike & (row != i), ~alike])
-        return jnp.sum(terms, axis=1), jnp.sum(counts, axis=1)
+        return jnp.sum(terms, axis=1), jnp.sum(counts, axis=1, dtype=d.dtype)
 
     found = jax.lax.map(jax.checkpoint(of_anchor), row, batch_size=ANCHORS_AT_ONCE)
     sums, counts = (jnp.sum(x, axis=0) for x in found)
