@@ -39,8 +39,8 @@ class ResNet(nn.Module):
     """How many of the four stages there are. Images whose last map would be under 4x4 do as well
     with one less, and XLA's convolutions of such maps are very slow on CPU."""
     blocks: tuple[int, ...] = ()
-    """Number of residual blocks in each stage, one number for each of four stages, where it is not
-    that of `depth`, which then only says which kind of block it is; empty: as `depth` says."""
+    """Number of residual blocks in each stage, 3 4 6 3 say, where it is not that of `depth`. Depth
+    then only says which kind of block it is. Empty: as `depth` says."""
     first_shortcut: bool = False
     """A convolution in the shortcut of the first stage's first block, even where no shape changes,
     as in Google's networks of basic blocks. Bottlenecks have it anyway."""
@@ -64,7 +64,13 @@ class ResNet(nn.Module):
 
     @property
     def stage_blocks(self) -> tuple[int, ...]:
-        """Number of residual blocks in each stage that there is."""
+        """Number of residual blocks in each stage that there is.
+
+        Raises:
+          ValueError: `blocks` names fewer stages than there are.
+        """
+        if self.blocks and len(self.blocks) < self.stages:
+            raise ValueError(f"blocks={self.blocks} for stages={self.stages}; give one number each")
         return (self.blocks or BLOCKS[self.depth])[: self.stages]
 
     @nn.compact
