@@ -50,6 +50,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def x64():
+    """Numbers without a type have 64 bits, as under JAX_ENABLE_X64=1, in every thread.
+
+    `jax.enable_x64` as a context would reach this thread alone, and a run has others.
+    """
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
 def tpu(monkeypatch):
     """From a topology's name, one of its chips, which need not be there: libtpu compiles for it."""
     pytest.importorskip("libtpu")

@@ -106,5 +106,14 @@ class Contract:
         expected = {path for path in paths if path.startswith(self.unmoved)}
         assert still == expected
 
+    @pytest.mark.extended
+    def test_trains_where_numbers_have_64_bits(self, alone, tmp_path, x64):
+        """Two epochs, and no number that training carries becomes one of 64 bits by oversight."""
+        optim = replace(self.experiment.optim, epochs=2)
+        run = fit(replace(self.experiment, optim=optim), tmp_path / "run")
+        assert run.finished
+        kinds = {leaf.dtype.name for leaf in jax.tree.leaves(run.state)}
+        assert "float64" not in kinds
+
     unmoved: tuple[str, ...] = ()
     """Where the paths of the parameters begin that no step moves."""

@@ -61,6 +61,23 @@ ROWS = [
         lambda: losses.sup_con(HALVES, jnp.array([0, 0, 1, 1] * 2), temperature=0.1, form="in"),
         1.322198,
     ),
+    (  # the authors' code with contrast_mode="one"
+        "SupCon out, first views",
+        lambda: losses.sup_con(HALVES, jnp.array([0, 0, 1, 1] * 2), temperature=0.1, anchors=4),
+        2.605641,
+    ),
+    (  # this one and the next: pytorch-metric-learning 2.9.0, ContrastiveLoss
+        "contrastive",
+        lambda: losses.batch_contrastive(HALVES, jnp.array([0, 0, 1, 1] * 2)),
+        1.040874,
+    ),
+    (
+        "contrastive, margins",
+        lambda: losses.batch_contrastive(
+            HALVES, jnp.array([0, 0, 1, 1] * 2), positive_margin=0.3, negative_margin=1.2
+        ),
+        0.844268,
+    ),
     ("BYOL", lambda: losses.byol(A, B), 0.235854),
     ("SimSiam", lambda: losses.negative_cosine(A, B), -0.882073),
     ("Barlow Twins", lambda: losses.barlow_twins(A, B), 0.292274),

@@ -91,7 +91,7 @@ def simcse_hard(a, b, t=0.05, weight=0.3):
     return loop(len(a), term)
 
 
-def sup_con(a, b, t=0.1, form="out"):
+def sup_con(a, b, t=0.1, form="out", anchors=None):
     z, labels = np.concatenate([unit(a), unit(b)]), np.tile(LABELS[: len(a)], 2)
 
     def term(i):
@@ -104,7 +104,7 @@ def sup_con(a, b, t=0.1, form="out"):
             return lse(s[all_rows]) - np.mean(s[positives])
         return lse(s[all_rows]) - lse(s[positives]) + np.log(len(positives))
 
-    return loop(len(z), term)
+    return loop(anchors or len(z), term)
 
 
 def negatives_of(z, n, i):
@@ -213,6 +213,21 @@ def pair_contrastive(a, b, margin=1.0):
         return d**2 / 2 if similar[i] else max(0, margin - d) ** 2 / 2
 
     return loop(len(a), term)
+
+
+def batch_contrastive(a, b, near=0.0, far=1.0, only_active=True, normalize=True):
+    z, labels = np.concatenate([a, b]), np.tile(LABELS[: len(a)], 2)
+    z = unit(z) if normalize else z
+    pulls, pushes = [], []
+    for i, j in np.ndindex(len(z), len(z)):
+        d = np.linalg.norm(z[i] - z[j])
+        if labels[i] != labels[j]:
+            pushes.append(max(0, far - d))
+        elif i != j:
+            pulls.append(max(0, d - near))
+    if only_active:
+        pulls, pushes = ([x for x in terms if x > 0] for terms in (pulls, pushes))
+    return sum(np.mean(terms) for terms in (pulls, pushes) if terms)
 
 
 def triplet(a, b, margin=0.2, squared=True):
@@ -387,6 +402,14 @@ CASES = {
         both_views(losses.sup_con, temperature=0.1, form="in"),
         lambda a, b: sup_con(a, b, form="in"),
     ),
+    "sup_con_first_out": Case(
+        both_views(losses.sup_con, temperature=0.1, anchors=5),
+        lambda a, b: sup_con(a, b, anchors=5),
+    ),
+    "sup_con_first_in": Case(
+        both_views(losses.sup_con, temperature=0.1, anchors=5, form="in"),
+        lambda a, b: sup_con(a, b, anchors=5, form="in"),
+    ),
     "decoupled": Case(lambda a, b: losses.decoupled(a, b, temperature=0.1), decoupled),
     "decoupled_one_way": Case(
         lambda a, b: losses.decoupled(a, b, temperature=0.1, both_ways=False),
@@ -436,6 +459,17 @@ CASES = {
     ),
     "pair_contrastive": Case(
         lambda a, b: losses.pair_contrastive(a, b, (np.arange(len(a)) + 1) % 2), pair_contrastive
+    ),
+    "batch_contrastive": Case(both_views(losses.batch_contrastive), batch_contrastive),
+    "batch_contrastive_rows": Case(
+        both_views(
+            losses.batch_contrastive,
+            positive_margin=0.4,
+            negative_margin=2.5,
+            only_active=False,
+            normalize=False,
+        ),
+        lambda a, b: batch_contrastive(a, b, 0.4, 2.5, only_active=False, normalize=False),
     ),
     "triplet": Case(lambda a, b: losses.triplet(a, b, jnp.roll(b, 1, axis=0)), triplet),
     "triplet_euclidean": Case(

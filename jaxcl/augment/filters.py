@@ -117,7 +117,7 @@ def cutout(
         for side, at in zip(image.shape[:2], centre, strict=True)
     )
     rows, columns = ((x >= 0) & (x < size) for x in (rows, columns))
-    return jnp.where(rows[:, None, None] & columns[:, None], jnp.array(fill), image)
+    return jnp.where(rows[:, None, None] & columns[:, None], jnp.array(fill, image.dtype), image)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Noise(Op):
     def __call__(self, key: Key, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         chance, draw = jax.random.split(key)
         (coin,) = uniforms(chance, 1)
-        noisy = image + self.sigma * jax.random.normal(draw, image.shape)
+        noisy = image + self.sigma * jax.random.normal(draw, image.shape, image.dtype)
         return sometimes(coin, self.p, jnp.clip(noisy, 0.0, 1.0), image)
 
 

@@ -204,7 +204,7 @@ class RandomResizedCrop(Op):
 
     def __call__(self, key: Key, image: Float[Array, "h w c"]) -> Float[Array, "s s c"]:
         height, width, _ = image.shape
-        box = self.box(jax.random.uniform(key, (self.draws,)), height, width)
+        box = self.box(jax.random.uniform(key, (self.draws,), jnp.float32), height, width)
         return crop_and_resize(image, tuple(box), self.size, self.interpolation)
 
 
@@ -300,7 +300,7 @@ def affine(
     Positions are (y, x) in pixels; outside the image lies 0.
     """
     height, width, _ = image.shape
-    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
+    centre = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
     grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"))
     source = jnp.einsum("ij,jhw->ihw", matrix, grid - centre[:, None, None], precision="highest")
     source = source + (centre + shift)[:, None, None]

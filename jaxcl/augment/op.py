@@ -65,7 +65,7 @@ def sometimes(
 
 def uniforms(key: Key, count: int) -> list[Float[Array, ""]]:
     """`count` independent numbers in [0, 1) from one call: calls cost more than numbers."""
-    return list(jax.random.uniform(key, (count,)))
+    return list(jax.random.uniform(key, (count,), jnp.float32))
 
 
 def check_share(name: str, value: float) -> None:

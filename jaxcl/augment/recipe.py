@@ -110,7 +110,7 @@ class Recipe:
     def unnormalize(self, views: Float[Array, "... c"]) -> Float[Array, "... c"]:
         """Back to [0, 1], for pictures."""
         if self.mean is not None:
-            views = views * jnp.array(self.std) + jnp.array(self.mean)
+            views = views * jnp.array(self.std, views.dtype) + jnp.array(self.mean, views.dtype)
         return jnp.clip(views, 0.0, 1.0)
 
     def _make(self, keys: Key, sources: tuple[Array, ...], *, cut: bool) -> tuple[Array, ...]:

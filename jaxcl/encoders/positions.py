@@ -19,7 +19,11 @@ def sincos_positions(
         frequencies 10000^(-k / (d/4 - 1)), the column's first.
 
     Returns:
-      [height * width, channels] float32, rows of the grid one after the other.
+      [height * width, channels] float32, rows of the grid one after the other, as patches come.
+
+    MoCo v3's own code counts along columns first, while its patches come row by row. On a square
+    grid that only exchanges the names of the two coordinates, and its tables are these; on another
+    grid it gives patches the places of others, and this function does not follow it.
 
     Raises:
       ValueError: channels are no multiple of 4.

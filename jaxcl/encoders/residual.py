@@ -68,6 +68,7 @@ class Block(nn.Module):
     stride: int
     bottleneck: bool
     zero_init: bool
+    shortcut: bool
     pooled_shortcut: bool
     sk_ratio: float
 
@@ -86,7 +87,7 @@ class Block(nn.Module):
             y = conv(y, out if last else self.channels, kernel, stride, f"conv{i}")
             y = normalise(y, train, f"norm{i}", 0.0 if last and self.zero_init else 1.0)
             y = y if last else nn.relu(y)
-        if x.shape != y.shape:
+        if self.shortcut or x.shape != y.shape:
             stride = self.stride
             if self.pooled_shortcut:
                 x, stride = _pool_for_shortcut(x, stride), 1

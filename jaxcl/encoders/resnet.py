@@ -38,6 +38,12 @@ class ResNet(nn.Module):
     stages: Literal[2, 3, 4] = 4
     """How many of the four stages there are. Images whose last map would be under 4x4 do as well
     with one less, and XLA's convolutions of such maps are very slow on CPU."""
+    blocks: tuple[int, ...] = ()
+    """Number of residual blocks in each stage, 3 4 6 3 say, where it is not that of `depth`. Depth
+    then only says which kind of block it is. Empty: as `depth` says."""
+    first_shortcut: bool = False
+    """A convolution in the shortcut of the first stage's first block, even where no shape changes,
+    as in Google's networks of basic blocks. Bottlenecks have it anyway."""
     pooled_shortcut: bool = False
     """Shortcuts average 2x2 pixels where they would skip three of four (ResNet-D)."""
     sk_ratio: float = 0.0
@@ -55,6 +61,17 @@ class ResNet(nn.Module):
     """Recompute each block's activations in the backward pass: less memory, a third more work."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation; parameters and statistics stay float32."""
+
+    @property
+    def stage_blocks(self) -> tuple[int, ...]:
+        """Number of residual blocks in each stage that there is.
+
+        Raises:
+          ValueError: `blocks` names fewer stages than there are.
+        """
+        if self.blocks and len(self.blocks) < self.stages:
+            raise ValueError(f"blocks={self.blocks} for stages={self.stages}; give one number each")
+        return (self.blocks or BLOCKS[self.depth])[: self.stages]
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> dict[str, Any]:
@@ -131,13 +148,14 @@ def _stem(network: ResNet, x: Array, train: bool) -> Array:
 
 def _stage(network: ResNet, stage: int, x: Array, train: bool) -> Array:
     make = nn.remat(Block, static_argnums=(2,)) if network.remat else Block
-    for block in range(BLOCKS[network.depth][stage - 1]):
+    for block in range(network.stage_blocks[stage - 1]):
         x = make(
             Layers(network.norm, network.groups, network.dtype),
             channels=round(64 * network.width) * 2 ** (stage - 1),
             stride=2 if stage > 1 and not block else 1,
             bottleneck=network.depth >= 50,
             zero_init=network.zero_init,
+            shortcut=network.first_shortcut and stage == 1 and not block,
             pooled_shortcut=network.pooled_shortcut,
             sk_ratio=network.sk_ratio,
             name=f"stage{stage}_block{block + 1}",

@@ -149,9 +149,8 @@ class Stack(nn.Module):
         bucket = distance_buckets(
             distance, count=self.buckets, furthest=self.max_distance, both_ways=not self.decoder
         )
-        table = self.param(
-            "distances", nn.initializers.normal(width**-0.5), (self.buckets, self.heads)
-        )
+        init = nn.initializers.normal(width**-0.5)
+        table = self.param("distances", init, (self.buckets, self.heads), jnp.float32)
         offset = jnp.transpose(table[bucket], (2, 0, 1))[None]  # [1, h, t, t]
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block

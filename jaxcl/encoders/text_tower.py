@@ -78,8 +78,8 @@ class TextTower(nn.Module):
             embedding_init=nn.initializers.normal(embed_std),
             name="embed",
         )(ids)
-        shape = (self.max_positions, self.width)
-        positions = self.param("positions", nn.initializers.normal(position_std), shape)
+        init, shape = nn.initializers.normal(position_std), (self.max_positions, self.width)
+        positions = self.param("positions", init, shape, jnp.float32)
         h = h + positions[:length].astype(self.dtype)
         kernel_init, out_init = self._inits()
         block = nn.remat(PreNormBlock, static_argnums=(2,)) if self.remat else PreNormBlock

@@ -77,7 +77,8 @@ class PreNormBlock(nn.Module):
     def _add(self, update: Array, train: bool, name: str) -> Array:
         if self.layer_scale:
             init = nn.initializers.constant(self.layer_scale)
-            update = update * self.param(name, init, update.shape[-1:]).astype(update.dtype)
+            scale = self.param(name, init, update.shape[-1:], jnp.float32)
+            update = update * scale.astype(update.dtype)
         if not (train and self.drop_path):
             return update
         keep = 1 - self.drop_path

@@ -137,10 +137,11 @@ class ViT(nn.Module):
         front = []
         if self.class_token:
             init = nn.initializers.normal(1e-6 if self.kernel_init == "moco_v3" else 0.02)
-            token = self.param("class_token", init, (1, self.width))
+            token = self.param("class_token", init, (1, self.width), jnp.float32)
             front.append(token + class_position if len(class_position) else token)
         if self.registers:
-            front.append(self.param("registers", _normal, (self.registers, self.width)))
+            shape = (self.registers, self.width)
+            front.append(self.param("registers", _normal, shape, jnp.float32))
         front = [jnp.broadcast_to(t.astype(x.dtype), (len(x), *t.shape)) for t in front]
         return jnp.concatenate([*front, x], axis=1)
 
@@ -152,22 +153,23 @@ class ViT(nn.Module):
             init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
         zeros = nn.initializers.zeros
         if not self.freeze_patches:
-            kernel = self.param("patch_kernel", init, shape)
-            bias = self.param("patch_bias", zeros, (self.width,)) if self.patch_bias else 0.0
-            return kernel, jnp.asarray(bias)
-        draw = lambda init, shape: init(self.make_rng("params"), shape)
+            kernel = self.param("patch_kernel", init, shape, jnp.float32)
+            if not self.patch_bias:
+                return kernel, jnp.zeros((), jnp.float32)
+            return kernel, self.param("patch_bias", zeros, (self.width,), jnp.float32)
+        draw = lambda init, shape: init(self.make_rng("params"), shape, jnp.float32)
         kernel = self.variable("batch_stats", "patch_kernel", draw, init, shape).value
         if not self.patch_bias:
-            return kernel, jnp.zeros(())
+            return kernel, jnp.zeros((), jnp.float32)
         return kernel, self.variable("batch_stats", "patch_bias", draw, zeros, (self.width,)).value
 
     def _positions(self, height: int, width: int) -> tuple[Array, Array]:
         """Of the class token, [1 or 0, width], and of the patches, [t, width]."""
         if self.positions != "learned":
             fixed = sincos_positions(height, width, self.width, order=self.positions)
-            return jnp.zeros((0, self.width)), jnp.asarray(fixed)
+            return jnp.zeros((0, self.width), jnp.float32), jnp.asarray(fixed)
         side, first = self.image // self.patch, int(self.class_token and self.class_position)
-        table = self.param("positions", _normal, (first + side * side, self.width))
+        table = self.param("positions", _normal, (first + side * side, self.width), jnp.float32)
         square = table[first:].reshape(side, side, self.width)
         resized = resize_positions(square, height, width, offset=self.resize_offset)
         return table[:first], resized.reshape(-1, self.width)

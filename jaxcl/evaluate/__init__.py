@@ -1,5 +1,6 @@
 """Judging frozen features: probes, nearest neighbours, geometry, and the report."""
 
+from jaxcl.evaluate.balancedness import Balancedness, balancedness
 from jaxcl.evaluate.clustering import Clustering, agreement, cluster
 from jaxcl.evaluate.evaluation import Evaluation, Features, evaluate_features
 from jaxcl.evaluate.few_label import FewLabel, few_label_accuracy
@@ -11,16 +12,18 @@ from jaxcl.evaluate.geometry import (
     top_singular_share,
     uniformity,
 )
-from jaxcl.evaluate.knn import knn_accuracy, nearest, weighted_knn
+from jaxcl.evaluate.knn import knn_accuracy, knn_scores, nearest, top_accuracy, weighted_knn
 from jaxcl.evaluate.linear import LogisticProbe, SGDProbe, logistic_probe, sgd_probe
 from jaxcl.evaluate.neighbours import Neighbours, nearest_neighbours
 from jaxcl.evaluate.plane import FeatureMap, feature_map
 from jaxcl.evaluate.report import write_report
-from jaxcl.evaluate.sts import spearman, sts, sts_files
+from jaxcl.evaluate.retrieval import Retrieval, retrieval
+from jaxcl.evaluate.sts import pearson, spearman, sts, sts_files
 from jaxcl.evaluate.subsets import balanced_split, balanced_subset
 from jaxcl.evaluate.table import comparison_table
 
 __all__ = [
+    "Balancedness",
     "Clustering",
     "Evaluation",
     "FeatureMap",
@@ -30,11 +33,13 @@ __all__ = [
     "FewShotScores",
     "LogisticProbe",
     "Neighbours",
+    "Retrieval",
     "SGDProbe",
     "agreement",
     "alignment",
     "balanced_split",
     "balanced_subset",
+    "balancedness",
     "cluster",
     "comparison_table",
     "effective_rank",
@@ -44,13 +49,17 @@ __all__ = [
     "few_label_accuracy",
     "few_shot",
     "knn_accuracy",
+    "knn_scores",
     "logistic_probe",
     "nearest",
     "nearest_neighbours",
+    "pearson",
+    "retrieval",
     "sgd_probe",
     "spearman",
     "sts",
     "sts_files",
+    "top_accuracy",
     "top_singular_share",
     "uniformity",
     "weighted_knn",

@@ -2,6 +2,7 @@
 
 accuracy   share of rows in their class's cluster, under the best one-to-one matching
 NMI        2 I(labels; clusters) / (H(labels) + H(clusters))
+AMI        (I - E) / (mean of both H - E), E: mean of I over random clusterings of these sizes
 ARI        share of pairs on which both agree, 0 for a random clustering, 1 for a perfect one
 """
 
@@ -22,11 +23,13 @@ class Clustering:
     """Agreement of clusters and classes."""
 
     accuracy: float
-    """Percent."""
+    """Share of rows in their class's cluster, percent."""
     nmi: float
-    """0 to 1."""
+    """Normalised mutual information, 0 to 1."""
     ari: float
-    """Up to 1; about 0 for random clusters."""
+    """Adjusted Rand index: up to 1; about 0 for random clusters."""
+    ami: float
+    """Adjusted mutual information: up to 1; about 0 for random clusters, however many they are."""
 
 
 def cluster(
@@ -74,7 +77,11 @@ def agreement(labels: Int[NumpyArray, "n"], clusters: Int[NumpyArray, "n"]) -> C
     """
     # Both take long to import, and few runs cluster.
     from scipy.optimize import linear_sum_assignment
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+    from sklearn.metrics import (
+        adjusted_mutual_info_score,
+        adjusted_rand_score,
+        normalized_mutual_info_score,
+    )
 
     if labels.shape != clusters.shape or not len(labels):
         raise ValueError(f"labels {labels.shape} and clusters {clusters.shape}")
@@ -87,4 +94,5 @@ def agreement(labels: Int[NumpyArray, "n"], clusters: Int[NumpyArray, "n"]) -> C
         100 * float(matched) / len(labels),
         float(normalized_mutual_info_score(labels, clusters)),
         float(adjusted_rand_score(labels, clusters)),
+        float(adjusted_mutual_info_score(labels, clusters)),
     )

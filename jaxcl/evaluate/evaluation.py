@@ -72,7 +72,8 @@ def evaluate_features(
     in percent of the test rows; "uniformity", "feature_std", "effective_rank" and
     "top_singular_share" of the test rows; with `pairs` also "alignment". For each s of `shots`
     "mean_<ways>_way_<s>_shot" and "ridge_<ways>_way_<s>_shot" with the half width of their 95 %
-    interval "..._interval"; with `clusters` "cluster_accuracy", "cluster_nmi", "cluster_ari".
+    interval "..._interval"; with `clusters` "cluster_accuracy", "cluster_nmi",
+    "cluster_ami" and "cluster_ari".
 
     Rows labelled -1 take no part in the accuracies. Without labels on either side only the geometry
     is measured, and `notes` says so, as it does for every cap that took effect.
@@ -129,7 +130,8 @@ def evaluate_features(
         if clusters:
             found = cluster(labelled[2], labels, seed=seed)
             scalars["cluster_accuracy"] = found.accuracy
-            scalars["cluster_nmi"], scalars["cluster_ari"] = found.nmi, found.ari
+            scalars["cluster_nmi"], scalars["cluster_ami"] = found.nmi, found.ami
+            scalars["cluster_ari"] = found.ari
     else:
         side = "training" if test.any() else "test" if train.any() else "training and test"
         notes.append(f"The {side} rows have no labels, so only the geometry is measured.")

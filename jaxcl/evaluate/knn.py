@@ -63,7 +63,7 @@ def nearest(
     return found
 
 
-def weighted_knn(
+def knn_scores(
     bank: Float[Array | NumpyArray, "n d"],
     bank_labels: Int[Array | NumpyArray, "n"],
     queries: Float[Array | NumpyArray, "m d"],
@@ -72,12 +72,12 @@ def weighted_knn(
     k: int = 200,
     temperature: float | Float[Array, ""] = 0.07,
     exclude_self: bool = False,
-) -> Int[Array, "m"]:
-    """Class of each query by the vote of its k nearest rows, each weighing exp(similarity / T).
+) -> Float[Array, "m classes"]:
+    """Votes for each class by the k nearest rows of each query, each weighing exp(similarity / T).
 
     Rows are normalised here, so their length does not matter. Weights are taken relative to the
-    nearest row, so no temperature overflows. Equal scores go to the lowest class id. A row of
-    the bank labelled -1 takes a neighbour's place but has no vote.
+    nearest row, which has 1, so no temperature overflows. A row of the bank labelled -1 takes a
+    neighbour's place but has no vote.
 
     Args:
       bank: [n, d] labelled features.
@@ -89,15 +89,35 @@ def weighted_knn(
       exclude_self: `queries` is the bank; row i does not vote for itself.
 
     Returns:
-      [m] int32 predicted class ids.
+      [m, classes] float32 sums of the votes' weights; divided by their sum over the classes they
+      are shares of the votes.
 
     Raises:
       ValueError: as `nearest`.
     """
     found = nearest(bank, queries, k=k, exclude_self=exclude_self)
-    labels, temperature = jnp.asarray(bank_labels), jnp.asarray(temperature)
-    predictions: Array = _vote(found, labels, temperature, classes=classes)
-    return predictions
+    labels, temperature = jnp.asarray(bank_labels), jnp.asarray(temperature, jnp.float32)
+    scores: Array = _votes(found, labels, temperature, classes=classes)
+    return scores
+
+
+def weighted_knn(
+    bank: Float[Array | NumpyArray, "n d"],
+    bank_labels: Int[Array | NumpyArray, "n"],
+    queries: Float[Array | NumpyArray, "m d"],
+    *,
+    classes: int,
+    k: int = 200,
+    temperature: float | Float[Array, ""] = 0.07,
+    exclude_self: bool = False,
+) -> Int[Array, "m"]:
+    """[m] int32 class with the highest of `knn_scores`, the lowest id of equals; arguments as
+    there."""
+    scores = knn_scores(
+        bank, bank_labels, queries,
+        classes=classes, k=k, temperature=temperature, exclude_self=exclude_self,
+    )  # fmt: skip
+    return jnp.argmax(scores, axis=1).astype(jnp.int32)
 
 
 def knn_accuracy(
@@ -110,13 +130,37 @@ def knn_accuracy(
     k: int = 200,
     temperature: float | Float[Array, ""] = 0.07,
     exclude_self: bool = False,
+    top: int = 1,
 ) -> Float[Array, ""]:
-    """Share of queries that `weighted_knn` classifies rightly, in percent; arguments as there."""
-    predictions = weighted_knn(
+    """`top_accuracy` of `knn_scores`, in percent; arguments as there."""
+    scores = knn_scores(
         bank, bank_labels, queries,
         classes=classes, k=k, temperature=temperature, exclude_self=exclude_self,
     )  # fmt: skip
-    return 100 * jnp.mean(predictions == labels, dtype=jnp.float32)
+    return top_accuracy(scores, labels, top=top)
+
+
+def top_accuracy(
+    scores: Float[Array | NumpyArray, "m classes"],
+    labels: Int[Array | NumpyArray, "m"],
+    *,
+    top: int = 1,
+) -> Float[Array, ""]:
+    """Share of rows whose class is among the `top` classes with the highest scores, in percent.
+
+    Of equal scores the lowest class id comes first, so that `top=1` is the accuracy of `argmax`.
+
+    Args:
+      scores: [m, classes] of any classifier.
+      labels: [m] class ids; a row labelled -1 counts as wrong.
+      top: number of classes that are looked at; 5 is usual on ImageNet.
+    """
+    scores, labels = jnp.asarray(scores), jnp.asarray(labels)[:, None]
+    ids = jnp.arange(scores.shape[1])
+    own = jnp.take_along_axis(scores, jnp.maximum(labels, 0), axis=1)
+    before = (scores > own) | ((scores == own) & (ids < labels))
+    hits = (jnp.sum(before, axis=1) < top) & (labels[:, 0] >= 0)
+    return 100 * jnp.mean(hits, dtype=jnp.float32)
 
 
 @partial(jax.jit, static_argnames=("k", "exclude_self"))
@@ -126,9 +170,8 @@ def _nearest(bank: Array, queries: Array, *, k: int, exclude_self: bool) -> Near
 
 
 @partial(jax.jit, static_argnames="classes")
-def _vote(found: Nearest, bank_labels: Array, temperature: Array, *, classes: int) -> Array:
+def _votes(found: Nearest, bank_labels: Array, temperature: Array, *, classes: int) -> Array:
     weight = jnp.exp((found.similarity - found.similarity[:, :1]) / temperature)  # the first is 1
     # A compare-and-sum that XLA fuses: no [m, k, classes] array, and a fixed order of sums.
     votes = bank_labels[found.places][:, :, None] == jnp.arange(classes)
-    score = jnp.sum(jnp.where(votes, weight[:, :, None], 0), axis=1)
-    return jnp.argmax(score, axis=1).astype(jnp.int32)
+    return jnp.sum(jnp.where(votes, weight[:, :, None], 0), axis=1)

@@ -207,8 +207,8 @@ def _train_heads(
             return jax.lax.scan(step, carry, order.reshape(batches, batch_size))
 
         head = {
-            "w": jnp.zeros((train_x.shape[1], classes)),
-            "b": jnp.zeros(classes),
+            "w": jnp.zeros((train_x.shape[1], classes), train_x.dtype),
+            "b": jnp.zeros(classes, train_x.dtype),
         }
         carry = (head, optimiser.init(head))
         (head, _), _ = jax.lax.scan(epoch, carry, jax.random.split(key, epochs))

@@ -4,7 +4,8 @@
     {"STS12": 72.4, ..., "SICK-R": 77.6, "average": 78.9}
 
 The protocol is SentEval's "all", as SimCSE reports it: the subsets of a year are pooled before one
-Spearman correlation, and the seven tasks are averaged.
+Spearman correlation, and the seven tasks are averaged. Pearson's correlation and SentEval's two
+other ways to pool, which papers before 2021 report, are options of `sts`.
 
 Reference: Gao, Yao & Chen 2021, arXiv:2104.08821, appendix B; princeton-nlp/SimCSE, SentEval/.
 """
@@ -12,7 +13,7 @@ Reference: Gao, Yao & Chen 2021, arXiv:2104.08821, appendix B; princeton-nlp/Sim
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +52,11 @@ def sts(
     encode: Callable[[list[str]], Float[NumpyArray, "n d"]],
     folder: str | Path,
     tasks: tuple[str, ...] = tuple(TASKS),
+    *,
+    correlation: Literal["spearman", "pearson"] = "spearman",
+    pooling: Literal["all", "mean", "wmean"] = "all",
 ) -> dict[str, float]:
-    """Spearman correlations x 100 of the tasks whose files are there, and their average.
+    """Correlations x 100 of the tasks whose files are there, and their average.
 
     Args:
       encode: strings to vectors; their lengths don't matter.
@@ -61,6 +65,10 @@ def sts(
         passed over.
       tasks: those wanted, of `TASKS`. A task whose files are absent is absent from the result;
         `missing` names them.
+      correlation: "spearman", of ranks, or "pearson", of the similarities themselves.
+      pooling: how a task's files become one number, by SentEval's names. "all": one correlation of
+        the pairs of all files. "mean": mean of the files' correlations. "wmean": their mean
+        weighted by the files' numbers of pairs.
 
     Returns:
       By task, and "average" over the tasks of this result.
@@ -72,8 +80,31 @@ def sts(
     wanted = {task: files[task] for task in tasks if files[task]}
     if not wanted:
         raise UserError(f"{folder} holds no file of {', '.join(tasks)}, such as {TASKS[tasks[0]]}")
-    scores = {task: sts_score(encode, read_pairs(paths)) for task, paths in wanted.items()}
+    correlate = spearman if correlation == "spearman" else pearson
+    scores = {}
+    for task, paths in wanted.items():
+        subsets = [read_pairs([path]) for path in paths]
+        parts = [subset for subset in subsets if len(subset.gold)]
+        scores[task] = 100 * _correlation(encode, parts, correlate, pooling)
     return scores | {"average": float(np.mean(list(scores.values())))}
+
+
+def _correlation(
+    encode: Callable[[list[str]], Float[NumpyArray, "n d"]],
+    subsets: list[Pairs],
+    correlate: Callable[[NumpyArray, NumpyArray], float],
+    pooling: str,
+) -> float:
+    """Of the subsets of one task, whose sentences are encoded together."""
+    sizes = [len(subset.gold) for subset in subsets]
+    gold = np.concatenate([subset.gold for subset in subsets])
+    first, second = ([text for s in subsets for text in s[side]] for side in (0, 1))
+    cosines = _cosines(encode, Pairs(first, second, gold))
+    if pooling == "all":
+        return correlate(cosines, gold)
+    parts = np.split(cosines, np.cumsum(sizes)[:-1])
+    each = [correlate(part, subset.gold) for part, subset in zip(parts, subsets, strict=True)]
+    return float(np.average(each, weights=sizes if pooling == "wmean" else None))
 
 
 def missing(folder: str | Path) -> list[str]:
@@ -91,11 +122,17 @@ def sts_score(encode: Callable[[list[str]], Float[NumpyArray, "n d"]], pairs: Pa
 
     Ties have the mean of their ranks. The correlation with constant similarities is not a number.
     """
+    return 100 * spearman(_cosines(encode, pairs), pairs.gold)
+
+
+def _cosines(
+    encode: Callable[[list[str]], Float[NumpyArray, "n d"]], pairs: Pairs
+) -> Float[NumpyArray, "n"]:
     vectors = np.asarray(encode([*pairs.first, *pairs.second]), np.float64)
     one, two = np.split(vectors, 2)
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    cosine = np.sum(one * two, axis=1) / np.maximum(lengths, EPSILON)
-    return 100 * spearman(cosine, pairs.gold)
+    cosines: NumpyArray = np.sum(one * two, axis=1) / np.maximum(lengths, EPSILON)
+    return cosines
 
 
 def dev_scores(
@@ -137,6 +174,13 @@ def spearman(one: Float[NumpyArray, "n"], two: Float[NumpyArray, "n"]) -> float:
     from scipy.stats import spearmanr  # half a second that only this needs
 
     return float(spearmanr(one, two).statistic)
+
+
+def pearson(one: Float[NumpyArray, "n"], two: Float[NumpyArray, "n"]) -> float:
+    """Linear correlation; nan where one side is constant."""
+    if np.ptp(one) == 0 or np.ptp(two) == 0:
+        return float("nan")
+    return float(np.corrcoef(one, two)[0, 1])
 
 
 def read_pairs(files: list[Path]) -> Pairs:

@@ -10,7 +10,7 @@ from jaxcl.losses.k_positive import k_positive
 from jaxcl.losses.mixing import i_mix, i_mix_byol, mixed_negatives
 from jaxcl.losses.nce import log_normaliser, nce, proximal
 from jaxcl.losses.nt_xent import NTXent, nt_xent, nt_xent_rows, nt_xent_with_accuracy
-from jaxcl.losses.pairwise import n_pair, pair_contrastive
+from jaxcl.losses.pairwise import batch_contrastive, n_pair, pair_contrastive
 from jaxcl.losses.prototypes import proto_nce_sum, prototype_nce
 from jaxcl.losses.redundancy import VICReg, barlow_twins, vicreg, vicreg_terms
 from jaxcl.losses.regression import byol, negative_cosine, smooth_l1
@@ -29,6 +29,7 @@ __all__ = [
     "alignment",
     "alignment_and_uniformity",
     "barlow_twins",
+    "batch_contrastive",
     "batch_triplet",
     "byol",
     "class_conditional",

@@ -2,8 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxcl.losses.rows import own_pairs
-from jaxcl.losses.sup_con import singled_out
+from jaxcl.losses.rows import own_pairs, singled_out
 from jaxcl.similarity import logsumexp_among
 from jaxcl.typing import Array, Float, Int
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcl.losses.rows import mean_over
+from jaxcl.losses.rows import as_rows, mean_over
 from jaxcl.typing import Array, Float, Int
 
 
@@ -30,8 +30,8 @@ def cross_entropy(logits: Float[Array, "n c"], labels: Int[Array, "n"]) -> Cross
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits [n, c] and labels [n]; got {logits.shape} and {labels.shape}")
-    logs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    logs = jax.nn.log_softmax(as_rows(logits))
     known = labels >= 0
     own = jnp.take_along_axis(logs, jnp.maximum(labels, 0)[:, None], axis=1)[:, 0]
-    hits = (jnp.argmax(logs, axis=1) == labels).astype(jnp.float32)
+    hits = (jnp.argmax(logs, axis=1) == labels).astype(logs.dtype)
     return CrossEntropy(-mean_over(own, known), mean_over(hits, known))

@@ -44,8 +44,8 @@ def mixed_negatives(
         chosen = jax.random.randint(key, (len(q), count), 0, hardest)
         return queue[nearest[rows, chosen]]
 
-    u = jax.random.uniform(u_key, (len(q), pairs, 1))
-    v = jax.random.uniform(v_key, (len(q), with_query, 1), maxval=0.5)
+    u = jax.random.uniform(u_key, (len(q), pairs, 1), q.dtype)
+    v = jax.random.uniform(v_key, (len(q), with_query, 1), q.dtype, maxval=0.5)
     of_pairs = u * drawn(first, pairs) + (1 - u) * drawn(second, pairs)
     of_query = v * q[:, None] + (1 - v) * drawn(third, with_query)
     return unit_rows(jnp.concatenate([of_pairs, of_query], axis=1))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxcl.losses.rows import as_rows
 from jaxcl.typing import Array, Float
 
 
@@ -35,7 +36,7 @@ def nce(
     if scores.ndim != 2 or scores.shape[1] < 2:
         raise ValueError(f"scores must be [n, 1 + k] with k of 1 or more; got {scores.shape}")
     count = scores.shape[1] - 1
-    log_p = scores.astype(jnp.float32) - log_z
+    log_p = as_rows(scores) - log_z
     log_noise = jnp.log(count * noise)
     total = jnp.logaddexp(log_p, log_noise)
     if eps:
@@ -46,7 +47,7 @@ def nce(
 
 def log_normaliser(scores: Float[Array, "n m"], bank: int) -> Float[Array, ""]:
     """Log of `bank * mean exp(scores)`: the estimate of Z that InstDisc fixes after one batch."""
-    mean = jax.nn.logsumexp(scores.astype(jnp.float32)) - jnp.log(scores.size)
+    mean = jax.nn.logsumexp(as_rows(scores)) - jnp.log(scores.size)
     return jax.lax.stop_gradient(mean + jnp.log(bank))
 
 
@@ -55,5 +56,5 @@ def proximal(new: Float[Array, "n d"], old: Float[Array, "n d"]) -> Float[Array,
 
     Reference: Wu et al. 2018, eq. 8 (the released code has no such term).
     """
-    moved = new.astype(jnp.float32) - jax.lax.stop_gradient(old)
+    moved = as_rows(new) - jax.lax.stop_gradient(old)
     return jnp.mean(jnp.sum(jnp.square(moved), axis=1))

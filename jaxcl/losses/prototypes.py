@@ -42,5 +42,5 @@ def proto_nce_sum(
 ) -> Float[Array, ""]:
     """Mean of `prototype_nce` over clusterings (centres, assignment, concentration); 0 for none."""
     if not clusterings:
-        return jnp.zeros([])
+        return jnp.zeros([], jnp.float32)
     return jnp.mean(jnp.stack([prototype_nce(q, *one) for one in clusterings]))

@@ -54,5 +54,5 @@ def smooth_l1(
     """
     if p.shape != z.shape:
         raise ValueError(f"p and z differ: {p.shape} and {z.shape}")
-    r = jnp.abs(p.astype(jnp.float32) - z)
+    r = jnp.abs(as_rows(p) - z)
     return jnp.mean(jnp.where(r < beta, r**2 / (2 * beta), r - beta / 2))

@@ -1,10 +1,10 @@
-"""What the pages of this folder share: how rows come in."""
+"""What the pages of this folder share: how rows and labels come in."""
 
 import jax
 import jax.numpy as jnp
 
 from jaxcl.similarity import cosines, unit_rows
-from jaxcl.typing import Array, Float
+from jaxcl.typing import Array, Float, Int
 
 
 def as_rows(x: Float[Array, "n d"], normalize: bool = False) -> Float[Array, "n d"]:
@@ -35,3 +35,8 @@ def mean_over(x: Float[Array, "n"], counts: Array) -> Float[Array, ""]:
 def stopped(x: Array, stop: bool) -> Array:
     """The same array, without gradient if asked."""
     return jax.lax.stop_gradient(x) if stop else x
+
+
+def singled_out(labels: Int[Array, "n"]) -> Int[Array, "n"]:
+    """Labels in which each unlabelled row (-1) is a class of its own."""
+    return jnp.where(labels < 0, -1 - jnp.arange(len(labels)), labels)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxcl.losses.rows import as_rows
 from jaxcl.typing import Array, Float
 
 
@@ -32,22 +33,22 @@ def dino(
 
     Reference: Caron et al. 2021, arXiv:2104.14294, algorithm 1.
     """
-    logs = [jax.nn.log_softmax(s.astype(jnp.float32) / student_temperature) for s in student]
+    logs = [jax.nn.log_softmax(as_rows(s) / student_temperature) for s in student]
     terms = []
     for i, t in enumerate(teacher):
-        sharp = jax.nn.softmax((t.astype(jnp.float32) - centre) / teacher_temperature)
+        sharp = jax.nn.softmax((as_rows(t) - centre) / teacher_temperature)
         sharp = jax.lax.stop_gradient(sharp)
         terms += [-jnp.mean(jnp.sum(sharp * x, axis=1)) for v, x in enumerate(logs) if v != i]
     if not terms:
         raise ValueError(f"{len(student)} student and {len(teacher)} teacher views make no pair")
-    return sum(terms, jnp.zeros([])) / len(terms)
+    return sum(terms, jnp.zeros([], jnp.float32)) / len(terms)
 
 
 def next_centre(
     centre: Float[Array, "k"], teacher: Sequence[Float[Array, "n k"]], *, momentum: float = 0.9
 ) -> Float[Array, "k"]:
     """The running mean moved towards that of this batch's raw teacher outputs, all views alike."""
-    mean = jnp.mean(jnp.concatenate([t.astype(jnp.float32) for t in teacher]), axis=0)
+    mean = jnp.mean(jnp.concatenate([as_rows(t) for t in teacher]), axis=0)
     return jax.lax.stop_gradient(momentum * centre + (1 - momentum) * mean)
 
 
@@ -78,7 +79,7 @@ def distillation(
     """
     if student.shape != teacher.shape:
         raise ValueError(f"student and teacher differ: {student.shape} and {teacher.shape}")
-    targets = jax.lax.stop_gradient(jax.nn.softmax(teacher.astype(jnp.float32) / temperature))
-    logs = jax.nn.log_softmax(student.astype(jnp.float32) / temperature)
+    targets = jax.lax.stop_gradient(jax.nn.softmax(as_rows(teacher) / temperature))
+    logs = jax.nn.log_softmax(as_rows(student) / temperature)
     value = -jnp.mean(jnp.sum(targets * logs, axis=1))
     return value * temperature**2 if rescale else value

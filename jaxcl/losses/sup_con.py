@@ -1,13 +1,12 @@
 """SupCon: all rows of the same class are positives."""
 
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxcl.losses.rows import as_rows
-from jaxcl.similarity import logsumexp_among
+from jaxcl.losses.rows import as_rows, singled_out
+from jaxcl.similarity import logsumexp_among, logsumexp_pairs
 from jaxcl.similarity.rows import short
 from jaxcl.typing import Array, Float, Int
 
@@ -17,6 +16,7 @@ def sup_con(
     labels: Int[Array, "n"],
     *,
     temperature: float | Float[Array, ""],
+    anchors: int | None = None,
     form: Literal["out", "in"] = "out",
     scale: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, ""]:
@@ -30,39 +30,51 @@ def sup_con(
       labels: [n] class ids; views of an image have the image's. A row labelled -1 has no positives
         and is a negative of every other.
       temperature: positive scale; smaller is sharper.
+      anchors: number of first rows that are anchors; the others are only compared with. With the
+        views of n images one after the other, n is `contrast_mode="one"` of the authors' code.
+        None: all rows.
       form: the mean outside the logarithm (the paper's choice), or inside.
       scale: factor of the loss; temperature / 0.07 in the authors' code.
 
     Returns:
-      [] mean over all n rows, float32; a row without positives adds 0.
+      [] mean over the anchors, float32; an anchor without positives adds 0.
 
     Raises:
-      ValueError: shapes that do not fit.
+      ValueError: shapes that do not fit, or `anchors` is not between 1 and n.
 
     Reference: Khosla et al. 2020, arXiv:2004.11362, eqs. 2 and 3.
     """
     if z.ndim != 2 or labels.shape != z.shape[:1]:
         raise ValueError(f"z and labels must be [n, d] and [n]; got {z.shape} and {labels.shape}")
+    count = len(z) if anchors is None else anchors
+    if not 1 <= count <= len(z):
+        raise ValueError(f"anchors={anchors} of {len(z)} rows")
     groups, unit = singled_out(labels), as_rows(z, normalize=True)
     # Unit rows are needed below, so that of 32 bits they serve for the pairs as well.
     normalize = short(z)
     rows = z if normalize else unit
-    among = partial(logsumexp_among, rows, scale=1 / temperature, normalize=normalize)
-    everyone = among()
-    totals, counts = class_sums(unit, groups)
-    others = counts - 1
+
+    def others(groups: Int[Array, "n"] | None = None) -> Float[Array, "a"]:
+        """Log-sum-exp of each anchor over the other rows, or over those of its group."""
+        options: dict[str, Any] = {"scale": 1 / temperature, "normalize": normalize}
+        if anchors is None:
+            return logsumexp_among(rows, groups=groups, **options)
+        ids = jnp.arange(len(z))
+        if groups is not None:
+            options |= {"q_groups": groups[:count], "k_groups": groups}
+        return logsumexp_pairs(rows[:count], rows, q_ids=ids[:count], k_ids=ids, **options)
+
+    everyone = others()
+    totals, counts = (x[:count] for x in class_sums(unit, groups))
+    positives = counts - 1
     if form == "out":
-        # The sum over the class, the row itself taken away, is one product a row.
-        alike = jnp.sum(unit * (totals - unit), axis=1) / temperature / jnp.maximum(others, 1)
+        # The sum over the class, the anchor itself taken away, is one product a row.
+        anchor = unit[:count]
+        alike = jnp.sum(anchor * (totals - anchor), axis=1)
+        alike = alike / temperature / jnp.maximum(positives, 1)
     else:
-        positives = among(groups=groups)
-        alike = positives - jnp.log(jnp.maximum(others, 1))
-    return scale * jnp.mean(jnp.where(others > 0, everyone - alike, 0))
-
-
-def singled_out(labels: Int[Array, "n"]) -> Int[Array, "n"]:
-    """Labels in which each unlabelled row (-1) is a class of its own."""
-    return jnp.where(labels < 0, -1 - jnp.arange(len(labels)), labels)
+        alike = others(groups) - jnp.log(jnp.maximum(positives, 1))
+    return scale * jnp.mean(jnp.where(positives > 0, everyone - alike, 0))
 
 
 def class_sums(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxcl.losses.rows import as_rows
 from jaxcl.typing import Array, Float
 
 
@@ -25,7 +26,7 @@ def sinkhorn(
 
     Reference: Caron et al. 2020, arXiv:2006.09882, listing 1; Cuturi 2013.
     """
-    logs = jax.lax.stop_gradient(scores.astype(jnp.float32)) / epsilon
+    logs = jax.lax.stop_gradient(as_rows(scores)) / epsilon
 
     def balanced(_: int, logs: Array) -> Array:
         logs = logs - jax.nn.logsumexp(logs, axis=0, keepdims=True)
@@ -58,9 +59,9 @@ def swapped_prediction(
     """
     if not 1 <= len(assignments) <= len(scores) or len(scores) < 2:
         raise ValueError(f"{len(assignments)} assignments for {len(scores)} views")
-    logs = [jax.nn.log_softmax(s.astype(jnp.float32) / temperature, axis=1) for s in scores]
+    logs = [jax.nn.log_softmax(as_rows(s) / temperature, axis=1) for s in scores]
     terms = []
     for i, q in enumerate(assignments):
         others = [-jnp.mean(jnp.sum(q * log, axis=1)) for v, log in enumerate(logs) if v != i]
-        terms.append(sum(others, jnp.zeros([])) / len(others))
-    return sum(terms, jnp.zeros([])) / len(terms)
+        terms.append(sum(others, jnp.zeros([], jnp.float32)) / len(others))
+    return sum(terms, jnp.zeros([], jnp.float32)) / len(terms)

@@ -5,9 +5,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from jaxcl.losses.pairwise import distance
-from jaxcl.losses.rows import mean_over
-from jaxcl.similarity.tiles import dots
+from jaxcl.losses.pairwise import distance, distances, squared_distances
+from jaxcl.losses.rows import as_rows, mean_over
 from jaxcl.typing import Array, Bool, Float, Int
 
 FAR = 1e9
@@ -82,7 +81,8 @@ def batch_triplet(
     """
     if z.ndim != 2 or labels.shape != z.shape[:1]:
         raise ValueError(f"z and labels must be [n, d] and [n]; got {z.shape} and {labels.shape}")
-    d = _distances(z.astype(jnp.float32), squared)
+    z = as_rows(z)
+    d = squared_distances(z, z) if squared else distances(z, z)
     row = jnp.arange(len(z))
     same = labels[:, None] == labels
     positive = same & (row[:, None] != row) & (labels >= 0)
@@ -127,12 +127,3 @@ def _mean(gaps: Array, counts: Array, margin: float | None, only_active: bool) -
 
 def _hinge(gap: Array, margin: float | None) -> Array:
     return jax.nn.softplus(gap) if margin is None else jnp.maximum(gap + margin, 0)
-
-
-def _distances(z: Float[Array, "n d"], squared: bool) -> Float[Array, "n n"]:
-    lengths = jnp.sum(z * z, axis=1)
-    squares = jnp.maximum(lengths[:, None] + lengths - 2 * dots(z, z), 0)
-    if squared:
-        return squares
-    apart = squares > 0
-    return jnp.where(apart, jnp.sqrt(jnp.where(apart, squares, 1)), 0)

@@ -83,9 +83,11 @@ class DeepClusterV2(Method):
         params, stats = self._network().init(key, views.crops)
         one = tuple(crop[:1] for crop in views.crops[:LARGE])
         z = self._network()(params, stats, one, train=False)[0]["projector"]
-        centroids = tuple(jnp.zeros((k, z.shape[2])) for k in self.clusters)
-        empty = jnp.full((len(self.clusters), 0), NONE, jnp.int32)
-        return params, Memory(stats, jnp.zeros((LARGE, 0, z.shape[2])), empty, centroids)
+        width = z.shape[2]
+        rows = jnp.zeros((LARGE, 0, width), jnp.float32)
+        clusters = jnp.full((len(self.clusters), 0), NONE, jnp.int32)
+        centroids = tuple(jnp.zeros((k, width), jnp.float32) for k in self.clusters)
+        return params, Memory(stats, rows, clusters, centroids)
 
     def per_example(self, key: Key, memory: Memory, examples: int) -> Memory:
         if max(self.clusters) > examples:
@@ -93,7 +95,7 @@ class DeepClusterV2(Method):
                 f"method.clusters={self.clusters} asks for more clusters than there are training "
                 f"images, {examples:,}; use fewer"
             )
-        rows = jnp.zeros((LARGE, examples, memory.rows.shape[2]))
+        rows = jnp.zeros((LARGE, examples, memory.rows.shape[2]), jnp.float32)
         clusters = jnp.full((len(self.clusters), examples), NONE, jnp.int32)
         return memory._replace(rows=rows, clusters=clusters)
 
@@ -128,8 +130,8 @@ class DeepClusterV2(Method):
             classification(z, *head, temperature=self.temperature)
             for head in zip(memory.centroids, targets, strict=True)
         ]
-        value = sum((loss for loss, _ in heads), jnp.zeros([])) / len(heads)
-        hits = sum((accuracy for _, accuracy in heads), jnp.zeros([])) / len(heads)
+        value = sum((loss for loss, _ in heads), jnp.zeros([], jnp.float32)) / len(heads)
+        hits = sum((accuracy for _, accuracy in heads), jnp.zeros([], jnp.float32)) / len(heads)
         large = jax.lax.stop_gradient(jnp.moveaxis(z[:, :LARGE], 1, 0))
         memory = memory._replace(stats=stats, rows=memory.rows.at[:, views.places].set(large))
         features = outputs["encoder"][:, :LARGE]
@@ -168,5 +170,6 @@ def classification(
     own = jnp.take_along_axis(logs, jnp.maximum(target, 0)[:, None, None], axis=2)[:, :, 0]
     counted = jnp.broadcast_to((target != NONE)[:, None], own.shape)
     count = jnp.maximum(counted.sum(), 1)
-    hits = jnp.argmax(logs, axis=2) == target[:, None]
-    return -jnp.sum(jnp.where(counted, own, 0.0)) / count, jnp.sum(counted & hits) / count
+    hits = counted & (jnp.argmax(logs, axis=2) == target[:, None])
+    value = -jnp.sum(jnp.where(counted, own, 0.0)) / count
+    return value, jnp.sum(hits, dtype=own.dtype) / count

@@ -88,7 +88,7 @@ class DINO(Method):
 
     def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Memory]:
         params, stats = self._student.init(key, views)
-        return params, Memory(params, stats, stats, jnp.zeros(self.prototypes.count))
+        return params, Memory(params, stats, stats, jnp.zeros(self.prototypes.count, jnp.float32))
 
     def loss(
         self,

@@ -27,7 +27,7 @@ class Queue(NamedTuple):
 
 def random_queue(key: Key, size: int, width: int) -> Queue:
     """`size` random rows [size, width] of length 1, none of them from a batch."""
-    rows = unit_rows(jax.random.normal(key, (size, width)))
+    rows = unit_rows(jax.random.normal(key, (size, width), jnp.float32))
     return Queue(rows, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
 
 

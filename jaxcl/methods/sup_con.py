@@ -50,6 +50,9 @@ class SupCon(Method):
     """Scale of the similarities."""
     form: Literal["out", "in"] = "out"
     """Where the mean over the positives is: outside the logarithm, as recommended, or inside."""
+    anchors: Literal["all", "first"] = "all"
+    """Which views are anchors of the loss: all of them, or the first one of each image alone, which
+    is "one" in the authors' code."""
     scale: float = 1.0
     """Factor of the loss; the authors' code has temperature / 0.07, and learning rates for that."""
 
@@ -68,10 +71,16 @@ class SupCon(Method):
     ) -> tuple[Float[Array, ""], Aux]:
         outputs, stats = self._network(params, memory.stats, views.images)
         z = outputs["projector"]
+        labels = jnp.broadcast_to(views.labels[:, None], z.shape[:2])
+        # The views of an image stay together, on its device, unless the first ones must lead.
+        rows, first = "(n v)", None
+        if self.anchors == "first":
+            rows, first = "(v n)", len(z)
         value = sup_con(
-            rearrange(z, "n v d -> (n v) d"),
-            jnp.repeat(views.labels, z.shape[1]),
+            rearrange(z, f"n v d -> {rows} d"),
+            rearrange(labels, f"n v -> {rows}"),
             temperature=self.temperature,
+            anchors=first,
             form=self.form,
             scale=self.scale,
         )

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcl.data import Data, Examples, Section, Subset, Text, Unreadable, load_split, parse_source
+from jaxcl.encoders import forward
 from jaxcl.errors import UserError
 from jaxcl.evaluate.evaluation import Evaluation, Features, evaluate_features
+from jaxcl.evaluate.features import Embedder
 from jaxcl.evaluate.neighbours import nearest_neighbours
 from jaxcl.evaluate.plane import feature_map
 from jaxcl.evaluate.report import write_report
@@ -25,13 +27,15 @@ from jaxcl.programs.similarity import evaluate_sentences
 from jaxcl.run import Run, load
 from jaxcl.training.logs import read_metrics
 from jaxcl.training.probe import Probe
-from jaxcl.typing import Float, Int, NumpyArray
+from jaxcl.typing import Array, Float, Int, NumpyArray, PyTree
 
 REPORT, SCORES = "report.html", "evaluation.json"
 PIXEL_SIDE = 16
 """Raw pixels are compared at this side, so that their probe has at most some hundred inputs."""
 PAIRS = 1_000
 """Test images whose two views the alignment is measured on."""
+PAIRS_AT_ONCE = 250
+"""Images of which the encoder sees both views at a time."""
 
 
 @dataclass(frozen=True)
@@ -163,12 +167,27 @@ def _scores(features: Features, run: Run, options: Evaluate, **extra: Any) -> Ev
 
 
 def _pairs(run: Run, test: Examples) -> tuple[NumpyArray, NumpyArray] | None:
-    """Features of two augmented views of some test images."""
-    views = _views(run, _pictures(run, test, np.arange(min(PAIRS, len(test)))))
-    if len(views) < 2 or views[0].shape != views[1].shape:
+    """Features of two augmented views of some test images; None where views differ in size.
+
+    The encoder sees the views as they are, as in training: nothing is cropped out of them again.
+    """
+    recipe, (encoder, params, stats) = run.experiment.method.augment, run.encoder
+    if recipe.count < 2 or recipe.sizes[0] != recipe.sizes[1]:
         return None
-    first, second = (run.encode(np.asarray(view)) for view in views[:2])
-    return first, second
+    key = jax.random.key(run.experiment.train.seed)
+
+    def both(variables: PyTree, batch: dict[str, Array]) -> dict[str, Array]:
+        params, stats = variables
+        keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(batch["place"])
+        views = recipe(keys, batch["image"])[:2]
+        seen = [forward(encoder, params, stats, view, train=False)[0] for view in views]
+        return {"features": jnp.stack([outputs["features"] for outputs in seen], axis=1)}
+
+    images = _pictures(run, test, np.arange(min(PAIRS, len(test))))
+    parts = np.array_split(np.arange(len(images)), -(-len(images) // PAIRS_AT_ONCE))
+    batches = ((places, {"image": images[places], "place": places}) for places in parts)
+    features = Embedder(both).encode((params, stats), batches)
+    return features[:, 0], features[:, 1]
 
 
 def _views(run: Run, images: NumpyArray) -> list[Float[NumpyArray, "n h w c"]]:

@@ -159,13 +159,13 @@ def _check(options: Export) -> None:
 def _resnet(network: ResNet, layout: str, channels: int) -> str:
     """`net = ...`, then what differs from that library's network."""
     name = f"resnet{network.depth}"
-    if network.depth in NAMED[layout]:
+    if network.depth in NAMED[layout] and not network.blocks:
         call = f"torchvision.models.{name}()"
         made = call if layout == "torchvision" else f"timm.create_model({name!r})"
     else:
         home = f"{layout}.models.resnet"
         block = "Bottleneck" if network.depth >= 50 else "BasicBlock"
-        made = f"{home}.ResNet({home}.{block}, {list(BLOCKS[network.depth])})"
+        made = f"{home}.ResNet({home}.{block}, {list(network.blocks or BLOCKS[network.depth])})"
     steps = [f"net = {made}", "net.fc = torch.nn.Identity()"]
     side, stride = {"cifar": (3, 1), "half": (3, 2)}.get(network.stem, (7, 2))
     if side == 3 or channels != 3:

@@ -79,7 +79,7 @@ def kmeans(
     x = x.astype(jnp.float32)
     seen = jnp.ones(len(x), bool) if seen is None else seen
     x = jnp.where(seen[:, None] | jnp.isfinite(x), x, 0.0)
-    middle = jnp.zeros(x.shape[1])
+    middle = jnp.zeros(x.shape[1], x.dtype)
     if spherical:
         x = unit_rows(x)
     else:  # far from the origin differences of squares would lose their digits
@@ -136,11 +136,11 @@ def _assign(
         own = jnp.argmin(half_squares - products, axis=1).astype(jnp.int32)
         distances = jnp.sum(jnp.square(points - centroids[own]), axis=1)
         # A product and not a scatter: the order of its sums does not depend on chance.
-        members = jax.nn.one_hot(own, k) * counted[:, None]
+        members = jax.nn.one_hot(own, k, dtype=x.dtype) * counted[:, None]
         sums = total[0] + jnp.matmul(members.T, points, precision="highest")
         return (sums, total[1] + jnp.sum(members, axis=0)), (own, distances)
 
-    nothing = (jnp.zeros_like(centroids), jnp.zeros(k))
+    nothing = (jnp.zeros_like(centroids), jnp.zeros(k, x.dtype))
     (sums, counts), (own, distances) = jax.lax.scan(one, nothing, _runs((x, seen), n, k))
     return sums, counts, own.reshape(-1)[:n], distances.reshape(-1)[:n]
 
@@ -165,7 +165,7 @@ def _random_points(
     x: Float[Array, "n d"], seen: Bool[Array, "n"], k: int, key: Key
 ) -> Float[Array, "k d"]:
     """Any k different points that are seen."""
-    order = jnp.where(seen, jax.random.uniform(key, seen.shape), -1.0)
+    order = jnp.where(seen, jax.random.uniform(key, seen.shape, x.dtype), -1.0)
     return x[jax.lax.top_k(order, k)[1]]
 
 
@@ -182,7 +182,7 @@ def _spread_points(
         return centroids.at[i].set(point), distances
 
     # Before the first one, all points are equally far.
-    nothing = (jnp.zeros((k, x.shape[1])), jnp.full(len(x), jnp.inf))
+    nothing = (jnp.zeros((k, x.shape[1]), x.dtype), jnp.full(len(x), jnp.inf, x.dtype))
     centroids, _ = jax.lax.fori_loop(0, k, draw, nothing)
     drawn: Array = centroids
     return drawn

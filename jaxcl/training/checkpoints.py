@@ -155,7 +155,8 @@ def fingerprint(tree: PyTree) -> Int[Array, ""]:
         bits = _as_integers(leaf).reshape(-1)
         place = jax.lax.iota(jnp.uint32, bits.size) * jnp.uint32(2654435761) + jnp.uint32(number)
         mixed = (bits ^ (place >> 15)) * (place | 1)
-        total = total * jnp.uint32(31) + jnp.sum((mixed ^ (mixed >> 16)) * jnp.uint32(2246822519))
+        mixed = (mixed ^ (mixed >> 16)) * jnp.uint32(2246822519)
+        total = total * jnp.uint32(31) + jnp.sum(mixed, dtype=jnp.uint32)
     return total
 
 
@@ -163,7 +164,8 @@ def _as_integers(leaf: Array) -> Int[Array, "..."]:
     if leaf.dtype == jnp.bool_:
         return leaf.astype(jnp.uint32)
     width = jnp.dtype(leaf.dtype).itemsize
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[width]
+    # Eight bytes, which there are under jax_enable_x64 alone, become two numbers.
+    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[width]
     return jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
 
 

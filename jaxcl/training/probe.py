@@ -102,7 +102,8 @@ PROBE_METRICS = ("probe_loss", "probe_accuracy")
 
 def init_probe(probe: Probe, width: int, classes: int) -> LinearProbe:
     """A zero classifier of features [n, width]."""
-    params = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+    shapes = {"kernel": (width, classes), "bias": (classes,)}
+    params = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
     return LinearProbe(params, optax.adam(probe.lr).init(params))
 
 

@@ -70,13 +70,13 @@ class Trainer:
         if config is not None and self.classes > 1 and aux.features is not None:
             probe = init_probe(config, aux.features.shape[2], self.classes)
             state, metrics = state._replace(probe=probe), {*metrics, *PROBE_METRICS}
-        totals = {name: jnp.zeros([]) for name in sorted((*metrics, "count"))}
+        totals = {name: jnp.zeros([], jnp.float32) for name in sorted((*metrics, "count"))}
         return state._replace(totals=totals)
 
     def step(self, state: State, batch: Batch) -> State:
         """State after one batch; its metrics are added to `totals`."""
         new, _, metrics = self._step(state, batch)
-        totals = {name: state.totals[name] + value for name, value in metrics.items()}
+        totals = {n: state.totals[n] + jnp.asarray(x, jnp.float32) for n, x in metrics.items()}
         totals["count"] = state.totals["count"] + 1
         bad = (state.bad_step < 0) & ~jnp.isfinite(metrics["loss"])
         bad_step = jnp.where(bad, state.step, state.bad_step)
@@ -124,7 +124,8 @@ class Trainer:
             metrics["loss" if len(phases) == 1 else f"loss_{phase.name}"] = loss
             metrics["gradient_norm"] = optax.tree.norm(grads)
         if len(phases) > 1:
-            metrics["loss"] = sum((metrics[f"loss_{p.name}"] for p in phases), jnp.zeros([]))
+            losses = (metrics[f"loss_{p.name}"] for p in phases)
+            metrics["loss"] = sum(losses, jnp.zeros([], jnp.float32))
         return state._replace(params=params, optim=optim), aux, metrics
 
     def _transform(self) -> optax.GradientTransformation:

@@ -40,7 +40,13 @@ def torchvision_entries(network: ResNet) -> list[Entry]:
 
 
 def transformers_entries(network: ResNet) -> list[Entry]:
-    """embedder.embedder.convolution, encoder.stages.0.layers.0.layer.0.convolution, ..."""
+    """embedder.embedder.convolution, encoder.stages.0.layers.0.layer.0.convolution, ...
+
+    Raises:
+      UserError: as `torchvision_entries`, or basic blocks with `first_shortcut`.
+    """
+    if network.first_shortcut and network.depth < 50:
+        raise UserError("first_shortcut=True; transformers' basic blocks have no such shortcut")
     rename = {}
     for stage, block in _blocks(network):
         ours = f"layer{stage}.{block - 1}"
@@ -64,10 +70,14 @@ def google_entries(network: ResNet) -> list[Entry]:
     in a block the shortcut comes first.
 
     Raises:
-      UserError: the network has group norm, or basic blocks, which have a shortcut more there.
+      UserError: the network has group norm, or basic blocks without the shortcut that they have
+        in the first stage there.
     """
-    if network.norm == "group" or network.depth < 50:
-        raise UserError("Google's SimCLR layout is of bottlenecks (depth=50 on) with batch norm")
+    if network.norm == "group" or not _has_shortcut(network, 1, 1):
+        raise UserError(
+            "Google's SimCLR layout has batch norm, and a shortcut in the first stage too: "
+            "a network of basic blocks (depth under 50) needs first_shortcut=True"
+        )
     counts: Counter[str] = Counter()
 
     def name(kind: str) -> str:
@@ -125,15 +135,15 @@ def named_layers(tensors: Tensors) -> Tensors:
 def torchvision_network(tensors: Tensors) -> ResNet:
     """The network that such tensors are of.
 
-    Raises:
-      UserError: no known depth has that many blocks.
+    A depth that is not in the table is given by `blocks`.
     """
     channels, _, side, _ = tensors["conv1.weight"].shape
     bottleneck = "layer1.0.conv3.weight" in tensors
     # A 3x3 stem of stride 2 has the same tensors; it is this library's own.
     stem: Any = "imagenet" if side == 7 else "cifar"
     sizes = _sizes(tensors, r"layer(\d)\.(\d+)\.conv1\.weight", bottleneck)
-    return ResNet(**sizes, width=channels / 64, stem=stem)
+    shortcut = not bottleneck and "layer1.0.downsample.0.weight" in tensors
+    return ResNet(**sizes, width=channels / 64, stem=stem, first_shortcut=shortcut)
 
 
 def transformers_network(tensors: Tensors) -> ResNet:
@@ -160,7 +170,7 @@ def transformers_config(network: ResNet, channels: int) -> dict[str, Any]:
         "num_channels": channels,
         "embedding_size": base,
         "hidden_sizes": [out * base * 2**stage for stage in range(network.stages)],
-        "depths": list(BLOCKS[network.depth][: network.stages]),
+        "depths": list(network.stage_blocks),
         "layer_type": "bottleneck" if network.depth >= 50 else "basic",
         "hidden_act": "relu",
         "downsample_in_first_stage": False,
@@ -169,28 +179,30 @@ def transformers_config(network: ResNet, channels: int) -> dict[str, Any]:
 
 
 def google_network(tensors: Tensors) -> ResNet:
-    """SimCLR v1's or v2's network from depth 50 on, by how many convolutions there are.
+    """SimCLR v1's or v2's network, by the shapes of its convolutions in the order of their numbers.
 
-    Raises:
-      UserError: another number; depths 18 and 34 have a shortcut there that is not here.
+    A block has one 3x3 convolution, or two if it is basic, and stages differ in their channels.
     """
-    count = sum(bool(re.match(r"base_model/conv2d(_\d+)?/kernel$", name)) for name in tensors)
-    side, _, _, channels = tensors["base_model/conv2d/kernel"].shape
-    deep = side == 3 and tensors["base_model/conv2d_1/kernel"].shape[0] == 3
-    for depth in (50, 101, 152, 200):
-        plain = (3 if deep else 1) + 4 + 3 * sum(BLOCKS[depth])
-        if count not in (plain, plain + 2 * sum(BLOCKS[depth])):
-            continue
-        selective = count > plain
-        return ResNet(
-            depth,
-            width=channels / (32 if deep else 64),
-            stem="deep" if deep else "imagenet" if side == 7 else "cifar",
-            pooled_shortcut=selective,
-            sk_ratio=0.0625 if selective else 0.0,
-            even_pool=False,
-        )
-    raise UserError(f"no network of SimCLR's from depth 50 on has {count} convolutions")
+    found = re.compile(r"base_model/conv2d(?:_(\d+))?/kernel$")
+    numbered = {int(m[1] or 0): tensors[name] for name in tensors if (m := found.match(name))}
+    shapes = [numbered[number].shape for number in sorted(numbered)]
+    side, _, _, channels = shapes[0]
+    deep = side == 3 and shapes[1][0] == 3
+    blocks = shapes[3 if deep else 1 :]  # they begin with a shortcut
+    bottleneck = blocks[1][0] == 1
+    inner = [shape for shape in blocks if shape[0] == 3]
+    selective = bottleneck and inner[0][3] == 2 * inner[0][2]
+    each = Counter(shape[3] // (2 if selective else 1) for shape in inner)
+    counts = tuple(count // (1 if bottleneck else 2) for _, count in sorted(each.items()))
+    return ResNet(
+        **_depth(counts, bottleneck),
+        width=channels / (32 if deep else 64),
+        stem="deep" if deep else "imagenet" if side == 7 else "cifar",
+        first_shortcut=not bottleneck,
+        pooled_shortcut=deep or selective,
+        sk_ratio=0.0625 if selective else 0.0,
+        even_pool=False,
+    )
 
 
 def _layer(ours: str, conv: str, norm: str, our_norm: str = "") -> list[Entry]:
@@ -199,7 +211,7 @@ def _layer(ours: str, conv: str, norm: str, our_norm: str = "") -> list[Entry]:
 
 
 def _blocks(network: ResNet) -> Iterator[tuple[int, int]]:
-    for stage, count in enumerate(BLOCKS[network.depth][: network.stages], 1):
+    for stage, count in enumerate(network.stage_blocks, 1):
         for block in range(1, count + 1):
             yield stage, block
 
@@ -210,16 +222,19 @@ def _convolutions(network: ResNet) -> int:
 
 def _has_shortcut(network: ResNet, stage: int, block: int) -> bool:
     """The first block of a stage changes its input's shape, but for the first with basic blocks."""
-    return block == 1 and (stage > 1 or network.depth >= 50)
+    return block == 1 and (stage > 1 or network.depth >= 50 or network.first_shortcut)
 
 
 def _sizes(tensors: Tensors, pattern: str, bottleneck: bool) -> dict[str, Any]:
     """Depth and number of stages, by how many blocks the names tell of."""
     found = [match for name in tensors if (match := re.match(pattern, name))]
     counts = Counter(int(match[1]) for match in found)
-    blocks = tuple(counts[stage] for stage in sorted(counts))
+    return _depth(tuple(counts[stage] for stage in sorted(counts)), bottleneck)
+
+
+def _depth(blocks: tuple[int, ...], bottleneck: bool) -> dict[str, Any]:
+    """`depth`, `stages` and, where no depth of the table has such blocks, `blocks`."""
     for depth, known in BLOCKS.items():
         if known[: len(blocks)] == blocks and (depth >= 50) == bottleneck:
             return {"depth": depth, "stages": len(blocks)}
-    kind = "bottlenecks" if bottleneck else "basic blocks"
-    raise UserError(f"no ResNet here has stages of {blocks} {kind}")
+    return {"depth": 50 if bottleneck else 18, "stages": len(blocks), "blocks": blocks}

@@ -85,7 +85,8 @@ def timm_network(tensors: Tensors) -> ViT:
 
     No shape tells the heads. There is one for each 64 channels, but for MoCo v3's ViT-S with twice
     as many, which is known by its fixed table of positions. Such a table, stored, is taken as a
-    learned one.
+    learned one. All grids are taken to be square. MoCo v3's code would place the patches of another
+    grid wrongly (`sincos_positions`), but its published weights are of 14x14 patches.
     """
     width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
     class_token = "cls_token" in tensors

@@ -82,6 +82,12 @@ def test_fewer_stages_end_earlier():
     np.testing.assert_allclose(part["features"], full["stages"][2].mean((1, 2)), rtol=1e-5)
 
 
+def test_too_few_blocks_are_refused():
+    assert ResNet(18, blocks=(1, 2, 3, 4), stages=3).stage_blocks == (1, 2, 3)
+    with pytest.raises(ValueError, match=r"blocks=\(1, 2\) for stages=4; give one number each"):
+        _ = ResNet(18, blocks=(1, 2)).stage_blocks
+
+
 def test_stages_one_by_one_are_the_network():
     """Maps and running statistics; and a stage of another network is told from it."""
     encoder = ResNet(10, width=0.125, stem="cifar")

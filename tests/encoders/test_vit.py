@@ -82,6 +82,26 @@ def test_resizing_keeps_constants_and_is_symmetric():
     np.testing.assert_allclose(turned, resized.transpose(1, 0, 2), atol=1e-6)
 
 
+def moco_v3_code(height, width, channels):
+    """Facebook's table, entry by entry: its outer loop is over the width."""
+    frequencies = [10000.0 ** (-k / (channels // 4)) for k in range(channels // 4)]
+    return np.array([
+        [wave(place * f) for place in (w, h) for wave in (np.sin, np.cos) for f in frequencies]
+        for w in range(width) for h in range(height)
+    ])  # fmt: skip
+
+
+def test_moco_v3s_code_places_patches_rightly_on_square_grids_alone():
+    """Patches lie row by row, there as here; here on grids of any shape."""
+    square = sincos_positions(4, 4, 16, order="moco_v3")
+    np.testing.assert_allclose(square, moco_v3_code(4, 4, 16), atol=1e-6)
+    table = sincos_positions(3, 5, 16, order="moco_v3").reshape(3, 5, 16)
+    for row, column in np.ndindex(3, 5):  # a square grid's entry for the same row and column
+        square = moco_v3_code(5, 5, 16).reshape(5, 5, 16)
+        np.testing.assert_allclose(table[row, column], square[row, column], atol=1e-6)
+    assert np.abs(table.reshape(15, 16) - moco_v3_code(3, 5, 16)).max() > 1
+
+
 @pytest.mark.parametrize("order", ["moco_v3", "big_vision"])
 def test_fixed_positions(order):
     """Rows have norm sqrt(d / 2); single entries from the two libraries' equations."""

@@ -39,21 +39,36 @@ def test_scores_are_their_definitions(rng, classes, clusters):
     )
 
 
+def test_mutual_information_is_adjusted_by_its_mean_over_all_orders():
+    y, found = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 2, 2])
+
+    def information(y, found):
+        table = np.array([[np.mean((y == i) & (found == j)) for j in range(3)] for i in range(3)])
+        parts = table / (table.sum(1, keepdims=True) * table.sum(0))
+        return np.sum(table[table > 0] * np.log(parts[table > 0]))
+
+    chance = np.mean([information(y, found[list(order)]) for order in permutations(range(6))])
+    most = (information(y, y) + information(found, found)) / 2
+    expected = (information(y, found) - chance) / (most - chance)
+    assert agreement(y, found).ami == pytest.approx(expected, abs=1e-9)
+
+
 def test_numbering_does_not_matter_and_perfect_is_one(rng):
     y, found = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
     scores = agreement(y, found)
     renumbered = agreement(np.array([7, 3, 9, 1, 4])[y], np.array([2, 0, 1, 4, 3])[found])
     np.testing.assert_allclose(list(vars(renumbered).values()), list(vars(scores).values()))
     assert abs(scores.ari) < 0.03
+    assert abs(scores.ami) < 0.03
     perfect = agreement(y, (y + 2) % 5)
-    np.testing.assert_allclose(list(vars(perfect).values()), [100, 1, 1])
+    np.testing.assert_allclose(list(vars(perfect).values()), [100, 1, 1, 1])
 
 
 def test_directions_are_found_whatever_the_length_and_unlabelled_rows_are_not_scored(rng):
     y = np.arange(60) % 3
     x = (np.eye(3)[y] + 0.02 * rng.normal(size=(60, 3))) * rng.uniform(0.1, 50, size=(60, 1))
     y = np.where(np.arange(60) < 50, y, -1)
-    assert list(vars(cluster(x, y, restarts=3)).values()) == pytest.approx([100, 1, 1])
+    assert list(vars(cluster(x, y, restarts=3)).values()) == pytest.approx([100, 1, 1, 1])
     assert cluster(x, y, clusters=2, restarts=3).accuracy < 70
 
 

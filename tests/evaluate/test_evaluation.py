@@ -1,5 +1,7 @@
 """All scores together, what is left out and said, and the table."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,17 +13,23 @@ from jaxcl.evaluate import (
     cluster,
     comparison_table,
     evaluate_features,
+    feature_map,
     few_shot,
     knn_accuracy,
     logistic_probe,
+    nearest,
+    nearest_neighbours,
     uniformity,
+    weighted_knn,
+    write_report,
 )
+from jaxcl.evaluate.sts import Pairs, dev_scores
 
 GEOMETRY = {"uniformity", "feature_std", "effective_rank", "top_singular_share"}
 FEW = {f"labels_{n}_per_class{end}" for n in (1, 10) for end in ("", "_std")}
 SHOTS = {f"{learner}_4_way_{s}_shot{end}"
          for learner in ("mean", "ridge") for s in (1, 5) for end in ("", "_interval")}  # fmt: skip
-CLUSTERS = {"cluster_accuracy", "cluster_nmi", "cluster_ari"}
+CLUSTERS = {"cluster_accuracy", "cluster_nmi", "cluster_ami", "cluster_ari"}
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +149,39 @@ def test_table_lines_up():
 
 def test_table_of_nothing():
     assert comparison_table({"trained": row()}).split("\n")[-1] == "trained"
+
+
+@pytest.mark.extended
+def test_scores_where_numbers_have_64_bits(digits, tmp_path, x64):
+    """Every evaluation runs under `jax_enable_x64` and says what it says without."""
+    x, y = digits.train_x[:200], digits.train_y[:200]
+    small = digits._replace(train_x=x, train_y=y)
+    pairs = (digits.test_x[:50], digits.test_x[50:100])
+    options = {"labels_per_class": (1,), "seeds": 1, "shots": (1,), "ways": 4, "clusters": True}
+
+    def evaluated():
+        return evaluate_features(small, pairs=pairs, **options)
+
+    found = evaluated()
+    with jax.enable_x64(False):
+        expected = evaluated()
+    assert found.scalars == pytest.approx(expected.scalars, rel=1e-3)
+    assert weighted_knn(x, y, x, classes=10).dtype == jnp.int32
+    assert nearest(x, x, k=3).similarity.dtype == jnp.float32
+    neighbours = nearest_neighbours(small, [np.zeros((2, 2, 1))] * 200, [np.zeros((2, 2, 1))] * 360)
+    plane = feature_map(small.test_x[:50], small.test_y[:50])
+    page = write_report(
+        tmp_path / "report.html", title="digits", evaluations={"pixels": found},
+        neighbours=neighbours, plane=plane,
+    )  # fmt: skip
+    assert "t-SNE of the features" in page.read_text()
+
+
+@pytest.mark.extended
+def test_sts_where_numbers_have_64_bits(x64):
+    scores = dev_scores(
+        lambda texts: np.array([[len(text), 1.0] for text in texts], np.float32),
+        Pairs(["a", "bb", "ccc"], ["a", "bbb", "c"], np.array([5.0, 4.0, 1.0])),
+    )
+    assert set(scores) == {"stsb_dev", "uniformity", "alignment"}
+    assert scores["alignment"] == 0

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.metrics import top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from jaxcl.evaluate import knn_accuracy, nearest, weighted_knn
+from jaxcl.evaluate import knn_accuracy, knn_scores, nearest, top_accuracy, weighted_knn
 
 
 def golden(shift: float, rows: int) -> np.ndarray:
@@ -61,6 +62,29 @@ def test_a_row_does_not_vote_for_itself(blobs, k):
     np.testing.assert_array_equal(found, by_hand(x, y, x, 3, k, 0.07, exclude_self=True))
     assert int(knn_accuracy(x, y, x, y, classes=3, k=1)) == 100
     assert float(knn_accuracy(x, y, x, y, classes=3, k=1, exclude_self=True)) < 90
+
+
+def test_scores_and_top_3_are_sklearns(blobs):
+    """Four classes; the votes are those of its classifier with the same weights."""
+    x, _ = blobs
+    y = np.random.default_rng(1).integers(0, 4, 90)
+    options = {"classes": 4, "k": 9, "temperature": 0.2}
+    scores = np.asarray(knn_scores(x[:60], y[:60], x[60:], **options))
+    weights = lambda distance: np.exp((1 - distance) / 0.2)
+    oracle = KNeighborsClassifier(9, metric="cosine", weights=weights).fit(x[:60], y[:60])
+    shares = oracle.predict_proba(x[60:])
+    np.testing.assert_allclose(scores / scores.sum(1, keepdims=True), shares, rtol=1e-4, atol=1e-6)
+    for top in (1, 3):
+        accuracy = knn_accuracy(x[:60], y[:60], x[60:], y[60:], top=top, **options)
+        expected = 100 * top_k_accuracy_score(y[60:], scores, k=top, labels=range(4))
+        assert float(accuracy) == pytest.approx(expected, rel=1e-6)
+
+
+def test_of_equal_scores_the_lowest_class_comes_first():
+    scores = np.array([[1.0, 1, 0, 1], [0, 2, 2, 2], [1, 0, 0, 0]])
+    labels = np.array([1, 3, -1])
+    found = [float(top_accuracy(scores, labels, top=top)) for top in (1, 2, 3, 4)]
+    assert found == pytest.approx([0, 100 / 3, 200 / 3, 200 / 3])
 
 
 def test_one_neighbour_is_sklearns(blobs):

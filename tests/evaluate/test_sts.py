@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import pearsonr, spearmanr
 
 from jaxcl import UserError
-from jaxcl.evaluate import spearman, sts, sts_files
+from jaxcl.evaluate import pearson, spearman, sts, sts_files
 from jaxcl.evaluate.sts import missing, read_pairs
 
 
@@ -49,6 +50,28 @@ def test_subsets_are_pooled_before_ranking(tmp_path):
     assert scores == pytest.approx({"STS13": pooled, "SICK-R": 100, "average": (pooled + 100) / 2})
     assert missing(tmp_path) == ["STS12", "STS14", "STS15", "STS16", "STS-B"]
     assert sts(angle, tmp_path, tasks=("SICK-R",)) == pytest.approx({"SICK-R": 100, "average": 100})
+
+
+def test_correlations_and_poolings_are_scipys(tmp_path):
+    """Two subsets of different sizes, by SentEval's three poolings."""
+    rng = np.random.default_rng(0)
+    subsets = {"a": rng.uniform(0, 90, (9, 2)), "b": rng.uniform(0, 90, (4, 2))}
+    for name, angles in subsets.items():
+        rows = [(g, 0, float(x)) for g, x in zip(angles[:, 0] / 18, angles[:, 1], strict=True)]
+        write(tmp_path / "STS13" / f"{name}.tsv", rows)
+    write(tmp_path / "STS13" / "empty.tsv", [])
+    pairs = [(np.cos(np.radians(x[:, 1])), x[:, 0] / 18) for x in subsets.values()]
+    for correlation, oracle in (("spearman", spearmanr), ("pearson", pearsonr)):
+        each = [oracle(*pair).statistic for pair in pairs]
+        expected = {
+            "all": oracle(*np.concatenate(pairs, axis=1)).statistic,
+            "mean": np.mean(each),
+            "wmean": (9 * each[0] + 4 * each[1]) / 13,
+        }
+        for pooling, value in expected.items():
+            found = sts(angle, tmp_path, correlation=correlation, pooling=pooling)
+            assert found["STS13"] == pytest.approx(100 * value, abs=1e-9)
+    assert np.isnan(pearson(np.ones(3), np.arange(3.0)))
 
 
 def test_pairs_without_a_score_are_passed_over(tmp_path):

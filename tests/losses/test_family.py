@@ -150,7 +150,15 @@ DEGENERATE = {
     "short rows": (1e-20 * A, 1e-20 * B),
 }
 # Losses of the rows as they are, whose values at such lengths are out of range by definition.
-UNNORMALISED = {"n_pair", "pair_contrastive", "vicreg", "smooth_l1", "dino", "distillation"}
+UNNORMALISED = {
+    "n_pair",
+    "pair_contrastive",
+    "batch_contrastive_rows",
+    "vicreg",
+    "smooth_l1",
+    "dino",
+    "distillation",
+}
 
 
 @every_loss
@@ -173,6 +181,26 @@ def test_half_precision_comes_out_in_float32(name):
 
 OF_THE_ROWS = sorted({*PAIRWISE, "debiased"} - {"moco", "sphere", "k_positive", "proto_nce"})
 """Pairs of the rows that are given; those taken out have queues or centres, or exact lengths."""
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize(
+    ("name", "body"), [(n, "dense") for n in CASES] + [(n, "tiles") for n in PAIRWISE]
+)
+def test_rows_of_64_bits_are_computed_in_64_bits(monkeypatch, x64, name, body):
+    """Where jax has such numbers; gradients keep the rows' type, of 32 bits as of 64."""
+    if body == "tiles":
+        monkeypatch.setattr(pairs, "DENSE_PAIRS", 0)
+        monkeypatch.setitem(pairs.TILE, "cpu", 3)
+    loss = traced_anew(name)
+    value, gradients = loss(jnp.float64(A), jnp.float64(B))
+    np.testing.assert_allclose(value, CASES[name].by_hand(A, B), rtol=1e-12, atol=1e-12)
+    for gradient, slope in zip(gradients, differences(CASES[name].by_hand), strict=True):
+        # The differences of values of up to 10 are good to 1e-9.
+        np.testing.assert_allclose(gradient, slope, rtol=0, atol=1e-7 * np.abs(slope).max() + 1e-9)
+    value, gradients = loss(jnp.float32(A), jnp.float32(B))
+    np.testing.assert_allclose(value, CASES[name].by_hand(A, B), rtol=5e-6, atol=1e-6)
+    assert {gradient.dtype for gradient in gradients} == {jnp.dtype("float32")}
 
 
 @every_loss

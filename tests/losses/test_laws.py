@@ -7,6 +7,7 @@ import pytest
 from golden import A, B, C, a, b, matrix, unit
 from jitted import losses
 
+import jaxcl.losses
 from jaxcl.losses.rows import as_rows
 
 QUEUE = unit(matrix(3.1, 6))
@@ -429,6 +430,23 @@ def test_sharp_temperatures_stay_finite(name):
             assert np.isfinite(leaf).all()
 
 
+def test_rows_without_label_are_told_from_all_others():
+    """Rows that are all sqrt(2) apart."""
+    z = np.eye(3, 5)
+    value = losses.batch_contrastive(z, np.array([0, 1, -1]), negative_margin=2.0)
+    close(value, 2 - np.sqrt(2))
+    close(losses.batch_contrastive(z, np.array([-1, -1, -1]), negative_margin=2.0), value)
+    same = losses.batch_contrastive(z, np.array([4, 4, 4]), positive_margin=0.5)
+    close(same, np.sqrt(2) - 0.5)
+
+
+def test_the_contrastive_losss_memory_grows_with_the_rows():
+    """Read from the compiler: under a tenth of the matrix of 32,768 rows, gradient and all."""
+    z, labels = jax.ShapeDtypeStruct((32_768, 8), jnp.float32), np.arange(32_768) // 2
+    slope = jax.jit(jax.grad(lambda z: jaxcl.losses.batch_contrastive(z, labels)))
+    assert slope.lower(z).compile().memory_analysis().temp_size_in_bytes < 4 * 32_768**2 / 10
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -440,6 +458,8 @@ def test_sharp_temperatures_stay_finite(name):
         (lambda: losses.simcse_triples(A), r"\[3n, d\].*\(4, 5\)"),
         (lambda: losses.simcse(A, B, C[:2]), r"\(4, 5\) and \(2, 5\)"),
         (lambda: losses.sup_con(A, LABELS[:3], temperature=1), r"\(4, 5\) and \(3,\)"),
+        (lambda: losses.sup_con(A, LABELS, temperature=1, anchors=5), "anchors=5 of 4 rows"),
+        (lambda: losses.batch_contrastive(A, LABELS[:3]), r"\(4, 5\) and \(3,\)"),
         (lambda: losses.batch_triplet(A, LABELS[:3]), r"\(4, 5\) and \(3,\)"),
         (lambda: losses.triplet(A, B, C[:2]), r"must all be \[n, d\]"),
         (lambda: losses.hard_negatives(A, B, temperature=1, tau_plus=1.0), "tau_plus=1.0"),

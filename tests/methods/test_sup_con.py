@@ -66,6 +66,13 @@ def test_all_views_of_a_class_are_positives():
     np.testing.assert_allclose(value, np.mean(by_hand(aux.embeddings, CLASSES)), rtol=1e-5)
 
 
+def test_the_first_views_alone_may_be_anchors():
+    method = replace(METHOD, anchors="first")
+    loss = jax.jit(lambda *given: method.loss(PARAMS, MEMORY, as_views(*given), KEY, START))
+    value, aux = loss(ROWS, CLASSES)
+    np.testing.assert_allclose(value, np.mean(by_hand(aux.embeddings, CLASSES)[::2]), rtol=1e-5)
+
+
 def test_images_without_label_are_negatives_alone():
     """The others' denominators hold both views of them; they are pulled to nothing themselves."""
     labels = CLASSES.at[3].set(-1).at[4].set(-1)

@@ -68,7 +68,7 @@ def test_a_prefix_stands_before_all_names(run, tmp_path):
         ("w.pht", [], "w.pht is no file name that ends in .pth, .pt"),
         ("w.pth", ["--layout", "transformers"], "layout transformers writes a folder"),
         ("w", ["--layout", "transformers"], "stem='cifar'; transformers' ResNet has the imagenet"),
-        ("w.npz", ["--layout", "google-simclr"], "layout is of bottlenecks (depth=50 on)"),
+        ("w.npz", ["--layout", "google-simclr"], "needs first_shortcut=True"),
         ("w.pth/w.pth", [], "cannot be written: "),
     ],
 )

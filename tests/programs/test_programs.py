@@ -4,12 +4,21 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from jaxcl import load
+from jaxcl.augment import Noise, Recipe, View
+from jaxcl.data import Subset
+from jaxcl.encoders import forward
 from jaxcl.programs import evaluate, train
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +141,28 @@ def test_evaluation_prints_a_table_and_writes_a_report(run, capsys):
     for part in ("Training", "Augmented views", "Nearest neighbours", "Map", "Confusion", "Config"):
         assert part in page
     assert 'src="http' not in page
+
+
+def test_alignment_is_of_the_views_that_training_sees(run):
+    """Not of the central square that inference cuts out of an image, nor rounded to 8 bits."""
+    run = load(run)
+    view = View(None, (Noise(p=1.0, sigma=0.1),), copies=2)
+    recipe = Recipe((view,), 16, mean=(0.4,), std=(0.3,), inference_crop=0.5)
+    method = replace(run.experiment.method, augment=recipe)
+    run = replace(
+        run,
+        experiment=replace(run.experiment, method=method),
+        trainer=replace(run.trainer, method=method),
+    )
+    test = Subset(run.experiment.data.source.split("test"), np.arange(3))
+    images = jnp.array(np.stack([test.image(i) for i in range(3)]))
+    keys = [jax.random.fold_in(jax.random.key(run.experiment.train.seed), i) for i in range(3)]
+    pairs = evaluate._pairs(run, test)
+    for seen, view in zip(pairs, jax.jit(recipe)(jnp.stack(keys), images), strict=True):
+        expected = jax.jit(partial(forward, run.encoder.encoder, train=False))(
+            run.encoder.params, run.encoder.stats, view
+        )[0]["features"]
+        np.testing.assert_allclose(seen, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_evaluating_nothing(tmp_path, capsys):

@@ -134,3 +134,14 @@ def test_runs_of_points_and_devices_change_nothing(monkeypatch):
 def test_wrong_numbers_are_refused():
     with pytest.raises(ValueError, match="k=122 clusters of 121 points"):
         kmeans(CLOUD, 122, jax.random.key(0))
+
+
+@pytest.mark.parametrize("beginning", ["spread", "random"])
+def test_numbers_of_64_bits_change_nothing(x64, beginning):
+    """Computed in float32, under `jax_enable_x64` too, from the same first points."""
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    found = kmeans(x, 2, jax.random.key(0), 3, beginning=beginning)
+    with jax.enable_x64(False):
+        expected = kmeans(x, 2, jax.random.key(0), 3, beginning=beginning)
+    assert found.centroids.dtype == jnp.float32
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -143,3 +143,13 @@ def test_fingerprint_sees_every_change_and_no_device():
     values = jnp.arange(64.0)
     spread = jax.device_put(values, rows_split(data_mesh(8)))
     assert int(fingerprint(spread)) == int(fingerprint(values))
+
+
+def test_fingerprint_is_the_same_where_numbers_have_64_bits(x64):
+    """So a checkpoint can be read with and without."""
+    one = {"a": np.arange(6, dtype=np.float32), "b": np.arange(3, dtype=np.int32)}
+    with jax.enable_x64(False):
+        expected = int(fingerprint(one))
+    assert int(fingerprint(one)) == expected
+    wide = np.arange(3.0) + 1
+    assert int(fingerprint(wide)) != int(fingerprint(np.nextafter(wide, 9)))

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -255,16 +256,130 @@ def test_mistakes_are_told_in_one_message(tmp_path):
         lambda: save_encoder("x", MLP(), {}, {}): "does not take a mlp; a ResNet or ViT is written",
         lambda: save_encoder("x", ResNet(18, pooled_shortcut=True), {}, {}): "pooled shortcuts",
         lambda: save_encoder("x", ViT(pool="attention"), {}, {}): "no pooling by attention",
-        lambda: save_encoder("x", ResNet(18), {}, {}, layout="google-simclr"): "of bottlenecks",
+        lambda: save_encoder(
+            "x", ResNet(18), {}, {}, layout="google-simclr"
+        ): "needs first_shortcut=True",
+        lambda: save_encoder(
+            "x", ResNet(18, first_shortcut=True), {}, {}, layout="transformers"
+        ): "basic blocks have no such shortcut",
         lambda: save_encoder(
             "x", ResNet(50, norm="group"), {}, {}, layout="google-simclr"
-        ): "with batch norm",
+        ): "has batch norm",
         lambda: save_encoder(
             tmp_path / "f", SMALL["resnet"], *variables(SMALL["resnet"]), layout="transformers"
         ): "stem='cifar'; transformers' ResNet has the imagenet stem alone",
     }.items():
         with pytest.raises(UserError, match=message):
             call()
+
+
+def simclr_basic_blocks(x, tensors, blocks, deep):
+    """Google's code, layer by layer: Keras numbers layers as they are made, shortcuts first."""
+    made = {"conv2d": 0, "batch_normalization": 0}
+
+    def layer(kind):
+        number, made[kind] = made[kind], made[kind] + 1
+        name = f"base_model/{kind}_{number}/" if number else f"base_model/{kind}/"
+        return {n.removeprefix(name): t for n, t in tensors.items() if n.startswith(name)}
+
+    def conv(x, stride):
+        kernel = layer("conv2d")["kernel"]
+        pad = (len(kernel) - 1) // 2
+        x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def norm(x):
+        n = layer("batch_normalization")
+        y = (x - n["moving_mean"]) / jnp.sqrt(n["moving_variance"] + 1e-5)
+        return n["gamma"] * y + n["beta"]
+
+    for stride in (2, 1, 1) if deep else (2,):
+        x = jax.nn.relu(norm(conv(x, stride)))
+    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+    for stage, count in enumerate(blocks):
+        for block in range(count):
+            stride = 2 if stage and not block else 1
+            beside = x
+            if not block and deep and stride == 2:  # means of 2x2, zeros beyond odd sides
+                beside = jax.lax.reduce_window(
+                    jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))),
+                    0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID",
+                ) / 4  # fmt: skip
+            elif not block and deep:  # means of what there is of 2x2
+                total, there = (
+                    jax.lax.reduce_window(y, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 1, 1, 1), "SAME")
+                    for y in (x, jnp.ones_like(x))
+                )
+                beside = total / there
+            if not block:
+                beside = norm(conv(beside, 1 if deep else stride))
+            y = jax.nn.relu(norm(conv(x, stride)))
+            x = jax.nn.relu(norm(conv(y, 1)) + beside)
+    return jnp.mean(x, axis=(1, 2))
+
+
+@pytest.mark.parametrize(("blocks", "deep"), [((2, 2, 2, 2), False), ((1, 3, 1, 2), True)])
+def test_simclrs_basic_blocks(tmp_path, blocks, deep):
+    """Depth 18, and a depth of nobody's with the second version's stem and shortcuts."""
+    rng = np.random.default_rng(0)
+    shapes, inputs = [], 3
+    for side, width in ((3, 2), (3, 2), (3, 4)) if deep else ((7, 4),):
+        shapes.append((side, side, inputs, width))
+        inputs = width
+    for stage, count in enumerate(blocks):
+        width = 4 * 2**stage
+        for block in range(count):
+            shapes += [(1, 1, inputs, width)] if not block else []
+            shapes += [(3, 3, inputs, width), (3, 3, width, width)]
+            inputs = width
+    tensors = {}
+    for number, shape in enumerate(shapes):
+        end = f"_{number}" if number else ""
+        fan = np.sqrt(2 / np.prod(shape[:3]))
+        tensors[f"base_model/conv2d{end}/kernel"] = rng.normal(size=shape) * fan
+        for leaf in ("gamma", "moving_variance", "beta", "moving_mean"):
+            name = f"base_model/batch_normalization{end}/{leaf}"
+            positive = leaf in ("gamma", "moving_variance")
+            tensors[name] = rng.uniform(0.5, 1.5, shape[3]) - (not positive)
+    tensors = {name: np.float32(tensor) for name, tensor in tensors.items()}
+    np.savez(tmp_path / "w.npz", **tensors)
+    encoder, params, stats, left = load_encoder(tmp_path / "w.npz")
+    assert (encoder.depth, encoder.stage_blocks, left) == (18, blocks, ())
+    x = rng.normal(size=(2, 25, 25, 3)).astype(np.float32)
+    features = forward(encoder, params, stats, x, train=False)[0]["features"]
+    expected = jax.jit(partial(simclr_basic_blocks, blocks=blocks, deep=deep))(x, tensors)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
+    save_encoder(tmp_path / "2.npz", encoder, params, stats, layout="google-simclr")
+    again = read_tensors(tmp_path / "2.npz")
+    assert all(np.array_equal(again[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("depth", "blocks", "layout"),
+    [
+        pytest.param(depth, blocks, layout, marks=() if usual == layout else pytest.mark.extended)
+        for depth, blocks, usual in (
+            (18, (1, 2, 1, 3), "torchvision"),
+            (50, (2, 1, 3, 1), "google-simclr"),
+        )
+        for layout in ("torchvision", "transformers", "google-simclr")
+    ],
+)
+def test_depths_of_nobodys(tmp_path, depth, blocks, layout):
+    """Found from the file, with a width of nobody's either."""
+    basic = depth < 50 and layout == "google-simclr"
+    encoder = ResNet(
+        depth, width=3 / 64, blocks=blocks, first_shortcut=basic,
+        even_pool=layout != "google-simclr",
+    )  # fmt: skip
+    params, stats = variables(encoder)
+    path = tmp_path / ("folder" if layout == "transformers" else "w.npz")
+    save_encoder(path, encoder, params, stats, layout=layout)
+    found = load_encoder(path)
+    assert found.encoder == encoder
+    jax.tree.map(np.testing.assert_array_equal, (params, stats), (found.params, found.stats))
 
 
 def test_every_layout_has_a_network_in_the_fixtures():
