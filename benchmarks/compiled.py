@@ -42,12 +42,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
-
 from card import programs
 from card.program_text import lines, read_program
 from card.sizes import CARD
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
 from jaxcl.encoders import attention
 from jaxcl.similarity import logsumexp_both
 

@@ -2,8 +2,8 @@
 
     summary = read_program(compiled.as_text())
 
-`as_text` is XLA's own notation, for a chip that is here or not. Everything is counted as often as it
-runs: the body of a loop by the number of its rounds, where the compiler knows it.
+`as_text` is XLA's own notation, for a chip that is here or not. Everything is counted as often as
+it runs: the body of a loop by the number of its rounds, where the compiler knows it.
 """
 
 import math

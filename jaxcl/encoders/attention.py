@@ -11,7 +11,6 @@ from jax.nn.initializers import Initializer
 from jaxcl.scale import platform
 from jaxcl.typing import Array, Bool, Float
 
-
 FLASH = True
 """On NVIDIA's GPUs attention of 16-bit numbers goes through cuDNN, which keeps the scores out of
 memory, where cuDNN has it: no mask, no offset, heads of at most 128 numbers in multiples of 8.
@@ -137,7 +136,7 @@ def _cudnn_takes(q: Array, k: Array, v: Array) -> bool:
 
 
 def _attend_by_cudnn(q: Array, k: Array, v: Array, scale: float | None) -> Array:
-    """jax (0.10, 0.12) refuses gradients of odd numbers of tokens: one more, which none looks at."""
+    """With one more token, which no query looks at, where jax refuses gradients of odd numbers."""
     tokens = [x.shape[1] for x in (q, k)]
     lengths: list[Array | None] = [None, None]
     if any(count % 2 for count in tokens):
