@@ -1,23 +1,28 @@
-"""What compilers make of CLIP's loss for chips that are not here: memory, registers of the kernels.
+"""What compilers make of losses and of whole steps for chips that are not here.
 
     pip install --no-deps libtpu                # the version that jax[tpu] names
     pip install --no-deps jax-cuda12-pjrt jax-cuda12-plugin nvidia-cuda-nvcc-cu12    # as jaxlib's
     python benchmarks/compiled.py               # for all chips whose compiler is installed
     python benchmarks/compiled.py --chips H200 --rows 16384 --width 128 --dtype float32
+    python benchmarks/compiled.py --chips H100 v5e --programs cifar imagenet dino minilm views
 
-Value and gradients of both sides and the scale. Temporary memory is the compiler's figure and holds
-the float32 gradients of all rows while they are summed. Nothing runs, so nothing is timed.
+losses: CLIP's, value and gradients of both sides and the scale. Temporary memory is the compiler's
+figure and holds the float32 gradients of all rows while they are summed. The other programs are
+those of `card/programs.py`, at a card's sizes; `card/program_text.py` reads what came of them. Each
+is compiled in a process of its own, since a compiler that gives up takes the process along. Nothing
+runs, so nothing is timed; nor can a GPU's compiler try which of a library's functions is fastest.
 """
 
 # ruff: noqa: E402 (compilers read the environment when jax is imported)
 
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,20 +34,26 @@ os.environ |= {
     "TPU_SKIP_MDS_QUERY": "1",  # and no machine to ask about its chips
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "XLA_FLAGS": f"--xla_gpu_autotune_level=0 --xla_dump_to={DUMP} --xla_dump_emitter_re=ptx",
+    "XLA_FLAGS": f"--xla_gpu_autotune_level=0 --xla_dump_to={DUMP} --xla_dump_emitter_re=ptx "
+    + os.environ.get("XLA_FLAGS", ""),
 }
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from card import programs
+from card.program_text import lines, read_program
+from card.sizes import CARD
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+from jaxcl.encoders import attention
 from jaxcl.similarity import logsumexp_both
 
 MIB = 2**20
 Chip = Literal["H100", "H200", "v5e", "v5p", "v6e"]
+Name = Literal["losses", "cifar", "imagenet", "dino", "minilm", "views"]
 TPU = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 GPU = {"H100": (3.35e12, 85_520_809_984), "H200": (4.8e12, 150_754_820_096)}
 """Bytes a second, and in all."""
@@ -69,6 +80,20 @@ class Options:
 
     chips: tuple[Chip, ...] = ("H100", "H200", "v5e", "v5p", "v6e")
     """For which."""
+    programs: tuple[Name, ...] = ("losses",)
+    """Which programs."""
+    depth: int = 0
+    """Layers of both ResNets; 0: 18 for CIFAR-10 and 50 for ImageNet."""
+    stages: int = 4
+    """Stages of ImageNet's ResNet."""
+    blocks: int = 0
+    """Blocks of the vision transformer and layers of the sentence encoder; 0: all."""
+    batch: int = 0
+    """Images of a training step; 0: as on a card."""
+    flash: bool = True
+    """Attention through cuDNN where a GPU has it; False: through XLA."""
+    keep: Path | None = None
+    """Folder for the texts of the programs; None: they are not kept."""
     rows: int = 65536
     """Of either side."""
     width: int = 512
@@ -78,8 +103,8 @@ class Options:
 
 
 def main(options: Options) -> int:
-    """Prints a line for each chip and body; 1 where no compiler is installed."""
-    print(f"jax {jax.__version__}, {options.rows:,} x {options.width} {options.dtype} twice")
+    """Prints what comes of each program for each chip; 1 where no compiler is installed."""
+    print(f"jax {jax.__version__}", flush=True)
     done = 0
     for chip in options.chips:
         try:
@@ -87,10 +112,72 @@ def main(options: Options) -> int:
         except RuntimeError as error:
             print(f"  {chip}: no compiler for it here ({str(error).splitlines()[0]})")
             continue
-        for body in ("blocked", "gpu" if chip in GPU else "tpu"):
-            print(f"  {chip:5s}{body:9s}" + line_of(device, body, options), flush=True)
-            done += 1
+        done += 1
+        if "losses" in options.programs:
+            print(f"  {options.rows:,} x {options.width} {options.dtype} twice")
+            for body in ("blocked", "gpu" if chip in GPU else "tpu"):
+                print(f"  {chip:5s}{body:9s}" + line_of(device, body, options), flush=True)
+        for number, program in enumerate(whole_programs(options)):
+            context = multiprocessing.get_context("spawn")
+            process = context.Process(target=show_program, args=(chip, number, options))
+            process.start()
+            process.join()
+            if process.exitcode:
+                print(
+                    f"  {chip:5s}{program.name}: the compiler gave up ({process.exitcode})",
+                    flush=True,
+                )
     return 0 if done else 1
+
+
+def whole_programs(options: Options) -> list[programs.Program]:
+    """Those asked for, at a card's sizes but for what the options say."""
+    sizes = replace(
+        CARD,
+        depth=options.depth or CARD.depth,
+        stages=options.stages,
+        small_depth=options.depth or CARD.small_depth,
+        vit_depth=options.blocks or CARD.vit_depth,
+        bert=(CARD.bert[0], options.blocks or CARD.bert[1], CARD.bert[2]),
+    )
+    batches = {"cifar": sizes.cifar, "imagenet": sizes.imagenet[:1], "dino": (sizes.dino,)}
+    made: list[programs.Program] = []
+    for name in options.programs:
+        if name in batches:
+            counts = (options.batch,) if options.batch else batches[name]
+            made += [programs.step(name, sizes, batch) for batch in counts]
+        elif name == "minilm":
+            made.append(programs.minilm(sizes))
+        elif name == "views":
+            made += [programs.views(small, sizes) for small in (True, False)]
+    return made
+
+
+def show_program(chip: Chip, number: int, options: Options) -> None:
+    """Compiles one program and prints the compiler's figures and what its text says."""
+    take_up_assembler()
+    take_cudnn_as_given()
+    attention.FLASH = options.flash
+    program = whole_programs(options)[number]
+    start = time.perf_counter()
+    compiled = program.lower(device_of(chip)).compile()
+    took = time.perf_counter() - start
+    text = compiled.as_text()
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        (options.keep / f"{chip} {program.name}.txt").write_text(text)
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    says = [
+        f"temporaries {memory.temp_size_in_bytes / MIB:,.0f} MiB, "
+        f"arguments {memory.argument_size_in_bytes / MIB:,.0f} MiB, compiled in {took:.0f} s"
+    ]
+    if "flops" in cost:
+        moved = cost["bytes accessed"] / MIB
+        says[0] += f"; by its own count {cost['flops'] / 1e9:,.1f} GFLOP, {moved:,.0f} MiB accessed"
+    says += lines(read_program(text))
+    if chip in GPU:
+        says.append(spills())
+    print(f"  {chip:5s}{program.name}", *says, sep="\n    ", flush=True)
 
 
 def device_of(chip: Chip) -> Any:
@@ -135,10 +222,7 @@ def kernels() -> str:
         text = path.read_text()
         if "visit_block" not in text:
             continue
-        said = subprocess.run(
-            ["ptxas", "-v", "-arch=sm_90a", path, "-o", os.devnull],
-            capture_output=True, text=True, check=True,
-        ).stderr  # fmt: skip
+        said = assembled(path)
         used += [int(count) for count in re.findall(r"Used (\d+) registers", said)]
         spilled += sum(int(count) for count in re.findall(r"(\d+) bytes spill stores", said))
         tensor_cores += "wgmma" in text
@@ -146,6 +230,25 @@ def kernels() -> str:
         f"; {len(used)} kernels, {min(used)} to {max(used)} registers, {spilled} bytes spilled, "
         f"{tensor_cores} on tensor cores"
     )
+
+
+def spills() -> str:
+    """Which of a program's kernels keep registers in memory, from the assembler."""
+    said = "".join(map(assembled, DUMP.glob("*.ptx")))
+    found = re.findall(r"Function properties for (\S+)\n.*?(\d+) bytes spill stores", said)
+    over = sorted(((int(count), name) for name, count in found if int(count)), reverse=True)
+    some = ", ".join(f"{name} {count}" for count, name in over[:4])
+    return f"{len(over)} of {len(found)} kernels spill" + (
+        f" (bytes a thread: {some})" if some else ""
+    )
+
+
+def assembled(path: Path) -> str:
+    """What the assembler says of a file of kernels."""
+    return subprocess.run(
+        ["ptxas", "-v", "-arch=sm_90a", path, "-o", os.devnull],
+        capture_output=True, text=True, check=False,
+    ).stderr  # fmt: skip
 
 
 def take_up_assembler() -> None:
@@ -161,6 +264,13 @@ def take_up_assembler() -> None:
         return "cuda" if platform == "gpu" else known(platform)
 
     bridge.canonicalize_platform = canonical
+
+
+def take_cudnn_as_given() -> None:
+    """jax asks the library for its version; a program is compiled without it."""
+    import jax._src.cudnn.fused_attention_stablehlo as fused_attention
+
+    fused_attention.check_cudnn_version = lambda: 90700
 
 
 if __name__ == "__main__":

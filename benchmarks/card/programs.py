@@ -169,7 +169,7 @@ def imagenet(sizes: Sizes) -> Experiment:
     method = replace(
         experiment.method,
         augment=simclr(sizes.side, interpolation="bicubic", normalize=None),
-        encoder=ResNet(sizes.depth, width=sizes.width, dtype="bfloat16"),
+        encoder=ResNet(sizes.depth, width=sizes.width, stages=sizes.stages, dtype="bfloat16"),
     )
     return replace(experiment, method=method)
 

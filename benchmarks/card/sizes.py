@@ -44,6 +44,8 @@ class Sizes:
     """Images whose views are made at once, small and large."""
     depth: int = 50
     """Layers of the large ResNet."""
+    stages: int = 4
+    """Stages of the large ResNet."""
     small_depth: int = 18
     """Layers of the small ResNet."""
     width: float = 1.0

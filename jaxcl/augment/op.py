@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcl.errors import UserError
+from jaxcl.scale import platform
 from jaxcl.typing import Array, Float, Key
 
 Scalar = Array | float
@@ -46,7 +47,7 @@ def settle(x: Array) -> Array:
     Otherwise the compiler may compute it anew inside each of its uses, on CPU several times slower
     where these are many.
     """
-    if jax.__version_info__ < (0, 11):  # its CPU compiler drops barriers before it fuses
+    if jax.__version_info__ < (0, 11) and platform() == "cpu":  # drops barriers before it fuses
         return jnp.where(jnp.isnan(jnp.sum(x)), jnp.nan, x)  # a sum needs all of x in memory
     settled: Array = jax.lax.optimization_barrier(x)
     return settled

@@ -1,5 +1,6 @@
 """Attention, shared by the encoders of images and of text."""
 
+import re
 from collections.abc import Callable
 
 import jax
@@ -9,6 +10,11 @@ from jax.nn.initializers import Initializer
 
 from jaxcl.scale import platform
 from jaxcl.typing import Array, Bool, Float
+
+FLASH = True
+"""On NVIDIA's GPUs attention of 16-bit numbers goes through cuDNN, which keeps the scores out of
+memory, where cuDNN has it: no mask, no offset, heads of at most 128 numbers in multiples of 8.
+False: through XLA there too. Benchmarks set it before a program is traced."""
 
 
 class SelfAttention(nn.Module):
@@ -95,6 +101,11 @@ def attend(
     other in memory at half the speed: there they come first, and sums are divided out last.
     """
     if platform() != "cpu":
+        if mask is None and offset is None and _cudnn_takes(q, k, v):
+            try:
+                return _attend_by_cudnn(q, k, v, scale)
+            except RuntimeError:  # there is no cuDNN
+                pass
         return jax.nn.dot_product_attention(q, k, v, bias=offset, mask=mask, scale=scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
@@ -104,6 +115,43 @@ def attend(
     total = jnp.sum(shares, axis=-1, keepdims=True)
     gathered = jnp.einsum("nhqk,nhkd->nhqd", shares.astype(v.dtype), v)
     return (gathered / total.astype(v.dtype)).transpose(0, 2, 1, 3)
+
+
+def _cudnn_takes(q: Array, k: Array, v: Array) -> bool:
+    """Whether the chip and cuDNN's fused attention are made for these, and it is worth it."""
+    if not FLASH or platform() not in ("gpu", "cuda"):
+        return False
+    if jax.default_backend() == "gpu":  # else it is compiled for a GPU that is not here
+        chip = re.match(r"(\d+)\.\d+$", str(getattr(jax.devices()[0], "compute_capability", "")))
+        if chip is None or int(chip[1]) < 8:
+            return False
+    dtypes = {x.dtype for x in (q, k, v)}
+    size = q.shape[-1]
+    return (
+        dtypes in ({jnp.dtype("bfloat16")}, {jnp.dtype("float16")})
+        and size % 8 == 0
+        and size <= 128
+        and min(q.shape[1], k.shape[1]) >= 16  # a pooling query's scores are no burden
+    )
+
+
+def _attend_by_cudnn(q: Array, k: Array, v: Array, scale: float | None) -> Array:
+    """With one more token, which no query looks at, where jax refuses gradients of odd numbers."""
+    tokens = [x.shape[1] for x in (q, k)]
+    lengths: list[Array | None] = [None, None]
+    if any(count % 2 for count in tokens):
+        lengths = [jnp.full(len(q), count, jnp.int32) for count in tokens]
+        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    attended: Array = jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        scale=scale,
+        query_seq_lengths=lengths[0],
+        key_value_seq_lengths=lengths[1],
+        implementation="cudnn",
+    )
+    return attended[:, : tokens[0]]
 
 
 def attention_maps(

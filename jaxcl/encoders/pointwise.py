@@ -1,15 +1,18 @@
-"""1x1 convolution as the product of matrices that it is.
+"""1x1 convolution, on CPU and TPU as the product of matrices that it is.
 
 On CPU, XLA takes a third to a sixth of the time for a product's gradient that it takes for the same
-convolution's.
+convolution's. On a GPU it is a convolution: fed with maps, XLA's rewriter of products for GPUs (jax
+0.10.2) aborts the process on the gradients of both our CIFAR and our ImageNet ResNets.
 """
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn.initializers import Initializer
 
+from jaxcl.scale import platform
 from jaxcl.typing import Array, Float
 
 
@@ -28,5 +31,9 @@ class Pointwise(nn.Module):
         """Maps [n, h, w, c] -> [n, ceil(h / stride), ceil(w / stride), features]."""
         shape = (1, 1, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        x = x[:, :: self.stride, :: self.stride].astype(self.dtype)
-        return jnp.einsum("nhwc,cd->nhwd", x, kernel[0, 0].astype(self.dtype))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if platform() in ("gpu", "cuda"):
+            strides, axes = (self.stride, self.stride), ("NHWC", "HWIO", "NHWC")
+            return jax.lax.conv_general_dilated(x, kernel, strides, "VALID", dimension_numbers=axes)
+        x = x[:, :: self.stride, :: self.stride]
+        return jnp.einsum("nhwc,cd->nhwd", x, kernel[0, 0])

@@ -88,7 +88,7 @@ def test_crop_and_resize_matches_the_definition(size, interpolation):
 def test_taps_and_matrix_products_agree(size, interpolation):
     for box in BOXES:
         taps, products = by_taps_and_products(np.float32(box), size, interpolation)
-        np.testing.assert_allclose(taps, products, atol=2e-6)
+        np.testing.assert_allclose(taps, products, atol=4e-5)  # factors have 16 bits in products
 
 
 def test_accelerators_get_two_matrix_products_and_no_gather():

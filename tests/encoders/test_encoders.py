@@ -16,6 +16,7 @@ from jaxcl.encoders import (
     in_chunks,
     norm,
     per_chunk,
+    pointwise,
     simclr_v2_resnet,
 )
 from jaxcl.encoders.pointwise import Pointwise
@@ -279,6 +280,86 @@ def test_the_first_stages_compile_for_a_tpu(tpu):
         step = jax.jit(jax.grad(loss, has_aux=True)).trace(params, stats, images)
         program = step.lower(lowering_platforms=("tpu",)).compile()
     assert program.memory_analysis().temp_size_in_bytes < 4 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((2, 1, 1, 8), 1), ((2, 8), 1), ((4, 3, 3, 8), 2), ((64, 8), 4)]
+)
+@pytest.mark.parametrize("chip", ["cpu", "tpu"])
+def test_batch_norm_keeps_its_digits_where_means_are_large(monkeypatch, chip, shape, groups):
+    """Means a thousand deviations away, few rows: the mean of the squares less the square of the
+    mean has outputs that are off by more than 1. What is left is the rounding of the mean."""
+    monkeypatch.setattr(norm, "platform", lambda: chip)
+    rng = np.random.default_rng(0)
+    x = (10 + 0.01 * rng.normal(size=shape)).astype(np.float32)
+    weights = rng.normal(size=shape)
+    module = BatchNorm(groups=groups, epsilon=1e-12)
+    variables = module.init(KEY, x, False)
+
+    def total(x):
+        y, _ = module.apply(variables, x, True, mutable=["batch_stats"])
+        return jnp.sum(weights * y), y
+
+    slope, y = jax.grad(total, has_aux=True)(jnp.array(x))
+    parts = x.astype(np.float64).reshape(groups, -1, shape[-1])
+    centred = parts - parts.mean(1, keepdims=True)
+    factor = 1 / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-12)
+    unit = centred * factor
+    np.testing.assert_allclose(y, unit.reshape(shape), atol=1e-2)
+    g = weights.reshape(parts.shape)
+    by_hand = g - g.mean(1, keepdims=True) - unit * (g * unit).mean(1, keepdims=True)
+    scale = np.abs(factor).max() * np.abs(weights).max()
+    np.testing.assert_allclose(slope / scale, (factor * by_hand).reshape(shape) / scale, atol=1e-2)
+
+
+def test_batch_norm_of_half_precision_maps_is_as_exact_as_they_are():
+    """One reading of the map; deviations are ten of its roundings here."""
+    rng = np.random.default_rng(0)
+    x = jnp.array(10 + rng.normal(size=(4, 8, 8, 5)), jnp.bfloat16)
+    y, state = batch_norm(BatchNorm(), x)
+    exact = np.array(x, np.float64)
+    mean, var = exact.mean((0, 1, 2)), exact.var((0, 1, 2))
+    np.testing.assert_allclose(y, (exact - mean) / np.sqrt(var + 1e-5), atol=1e-4)
+    np.testing.assert_allclose(state["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
+
+
+def test_pixels_of_half_precision_are_read_once():
+    """On TPUs both sums are then part of the convolution; float32 maps are read twice."""
+
+    def sums(dtype):
+        x = jnp.zeros((4, 8, 8, 5), dtype)
+        variables = BatchNorm().init(KEY, x, False)
+        run = lambda x: BatchNorm().apply(variables, x, True, mutable=["batch_stats"])[1]
+        closed = jax.make_jaxpr(run)(x)
+        first = [e for e in closed.eqns if e.primitive.name == "reduce_sum"]
+        assert len(first) == 2
+        made = {str(var): e for e in closed.eqns for var in e.outvars}
+
+        def needs(var):
+            found = made.get(str(var))
+            return found is not None and (found is first[0] or any(map(needs, found.invars)))
+
+        return needs(first[1].invars[0])
+
+    assert not sums("bfloat16")
+    assert sums("float32")
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pointwise_is_the_same_on_a_gpu(monkeypatch, stride):
+    x = jax.random.normal(KEY, (2, 5, 6, 3))
+    module = Pointwise(4, stride)
+    variables = module.init(KEY, x)
+
+    def outcome(chip):
+        monkeypatch.setattr(pointwise, "platform", lambda: chip)
+        total = lambda variables, x: jnp.sum(jnp.sin(module.apply(variables, x)))
+        text = jax.jit(total).lower(variables, x).as_text()
+        assert ("convolution" in text) == (chip == "gpu")
+        return jax.value_and_grad(total, argnums=(0, 1))(variables, x)
+
+    for one, other in zip(*map(jax.tree.leaves, (outcome("gpu"), outcome("cpu"))), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_groups_must_divide_the_batch():
