@@ -4,24 +4,28 @@ import json
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
-import accelerator
 import cv2
 import numpy as np
 import pytest
-from card.pack import main as pack
-from card.pack import read_pack
-from card.record import Record
-from card.session import Absent, Item, Session, Unfinished, Wrong
-from card.sizes import REHEARSAL
 
 ROOT = Path(__file__).parents[2]
+
+# Only while they are imported: names of scripts there are names of folders of tests.
+sys.path.append(str(ROOT / "benchmarks"))
+accelerator = import_module("accelerator")
+pack = import_module("card.pack")
+Record = import_module("card.record").Record
+REHEARSAL = import_module("card.sizes").REHEARSAL
+card = import_module("card.session")
+sys.path.pop()
 
 
 @pytest.fixture
 def session(tmp_path):
-    return Session(Record(tmp_path), REHEARSAL, until=time.time() + 100)
+    return card.Session(Record(tmp_path), REHEARSAL, until=time.time() + 100)
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +39,12 @@ def packed(tmp_path_factory):
             for i in range(count):
                 image = draw.integers(0, 256, (16, 16, 3), np.uint8)
                 cv2.imwrite(str(place / f"{i:02}.png"), image)
-    pack([str(folder), str(folder / "pack.npz"), "--test", "10"])
+    pack.main([str(folder), str(folder / "pack.npz"), "--test", "10"])
     return folder
 
 
 def test_a_pack_gives_the_images_back(packed):
-    images = read_pack(packed / "pack.npz")
+    images = pack.read_pack(packed / "pack.npz")
     test = images.split("test")
     assert images.classes == ("cat", "dog")
     assert len(images.split("train")) == 40
@@ -57,11 +61,11 @@ def test_items_are_noted_and_the_next_one_follows(session):
         return run
 
     items = [
-        Item("Part", "good", lambda s: {"ms": 1.5, "note": "as told"}),
-        Item("Part", "broken", raises(ValueError("no such thing"))),
-        Item("Part", "unequal", raises(Wrong({"ms": 2.0}, "beyond 1"))),
-        Item("Part", "elsewhere", raises(Absent("not here"))),
-        Item("Part", "long", raises(Unfinished({"epochs": 3}))),
+        card.Item("Part", "good", lambda s: {"ms": 1.5, "note": "as told"}),
+        card.Item("Part", "broken", raises(ValueError("no such thing"))),
+        card.Item("Part", "unequal", raises(card.Wrong({"ms": 2.0}, "beyond 1"))),
+        card.Item("Part", "elsewhere", raises(card.Absent("not here"))),
+        card.Item("Part", "long", raises(card.Unfinished({"epochs": 3}))),
     ]
     begun = time.time()
     session.go(items, begun)
@@ -99,7 +103,7 @@ def test_rates_are_set_beside_the_peer_of_the_same_batch(session):
 
 def test_nothing_begins_when_the_time_is_over(session):
     session.until = time.time() + 1
-    session.go([Item("Part", "late", lambda s: {})], time.time())
+    session.go([card.Item("Part", "late", lambda s: {})], time.time())
     assert session.record.rows() == []
 
 
