@@ -36,6 +36,7 @@ experiment = Experiment(
         projector=HEAD,
         predictor=HEAD,
         momentum=0.99,
+        scale=0.5,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
     optim=LARC(lr=1.0, weight_decay=1e-5, epochs=1000, warmup_epochs=10),

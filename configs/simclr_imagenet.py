@@ -30,6 +30,7 @@ experiment = Experiment(
         encoder=ResNet(50, dtype="bfloat16"),
         projector=MLP((0,), 128, final_norm="scale", kernel_init="normal_0.01", dtype="bfloat16"),
         temperature=0.1,
+        scale=2.0,
     ),
     data=Data(TFDS("imagenet2012"), batch_size=4096),
     optim=LARS(lr=0.3, weight_decay=1e-6, epochs=100, warmup_epochs=10),

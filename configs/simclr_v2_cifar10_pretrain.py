@@ -21,6 +21,7 @@ experiment = Experiment(
         encoder=ResNet(18, stem="cifar"),
         projector=MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01"),
         temperature=0.5,
+        scale=2.0,
     ),
     data=Data(TFDS("cifar10"), batch_size=512),
     optim=LARS(lr=1.0, weight_decay=1e-4, epochs=1000, warmup_epochs=10),
