@@ -39,5 +39,13 @@ experiment = Experiment(
         scale=0.5,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
-    optim=LARC(lr=1.0, weight_decay=1e-5, epochs=1000, warmup_epochs=10),
+    optim=LARC(
+        lr=1.0,
+        weight_decay=1e-5,
+        epochs=1000,
+        warmup_epochs=10,
+        warmup_from=0.003,
+        warmup_end="last",
+        changes="epoch",
+    ),
 )

@@ -27,5 +27,12 @@ experiment = Experiment(
         scale=0.25,
     ),
     data=Data(TFDS("cifar10"), batch_size=512),
-    optim=SGD(lr=0.12, weight_decay=5e-4, decay_all=True, epochs=200, warmup_epochs=0),
+    optim=SGD(
+        lr=0.12,
+        weight_decay=5e-4,
+        decay_all=True,
+        epochs=200,
+        warmup_epochs=0,
+        changes="epoch",
+    ),
 )

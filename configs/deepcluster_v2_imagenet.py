@@ -16,7 +16,7 @@ from jaxcl.augment import swav
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.methods import DeepClusterV2
-from jaxcl.training import LARS
+from jaxcl.training import LARC
 
 experiment = Experiment(
     method=DeepClusterV2(
@@ -28,8 +28,8 @@ experiment = Experiment(
         clusters=(3000, 3000, 3000),
     ),
     data=Data(TFDS("imagenet2012"), batch_size=4096),
-    optim=LARS(
-        lr=0.3, weight_decay=1e-6, epochs=800, warmup_epochs=10, warmup_from=0.0625, final=1e-3,
-        lr_inside=False, adapt_all=True, decay_all=True,
+    optim=LARC(
+        lr=0.3, weight_decay=1e-6, epochs=800, warmup_epochs=10, warmup_from=0.0625,
+        warmup_end="last", final=1e-3, trust=0.001, clip_rate=False, adapt_all=True,
     ),
 )  # fmt: skip

@@ -33,5 +33,13 @@ experiment = Experiment(
         momentum=0.9995,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
-    optim=LARC(lr=0.3, weight_decay=1e-6, epochs=1000, warmup_epochs=10),
+    optim=LARC(
+        lr=0.3,
+        weight_decay=1e-6,
+        epochs=1000,
+        warmup_epochs=10,
+        warmup_from=0.01,
+        warmup_end="last",
+        changes="epoch",
+    ),
 )

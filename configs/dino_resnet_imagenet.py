@@ -32,6 +32,12 @@ experiment = Experiment(
     ),
     data=Data(TFDS("imagenet2012"), batch_size=512),
     optim=SGD(
-        lr=0.03, final=1.7e-5, weight_decay=1e-4, clip_each=3.0, epochs=100, warmup_epochs=10
+        lr=0.03,
+        final=1.7e-5,
+        weight_decay=1e-4,
+        clip_each=3.0,
+        epochs=100,
+        warmup_epochs=10,
+        warmup_end="last",
     ),
 )

@@ -35,5 +35,14 @@ experiment = Experiment(
         symmetric=True,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
-    optim=SGD(lr=0.3, weight_decay=1e-4, decay_all=True, epochs=1000, warmup_epochs=10),
+    optim=SGD(
+        lr=0.3,
+        weight_decay=1e-4,
+        decay_all=True,
+        epochs=1000,
+        warmup_epochs=10,
+        warmup_from=0.01,
+        warmup_end="last",
+        changes="epoch",
+    ),
 )

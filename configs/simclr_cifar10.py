@@ -24,5 +24,13 @@ experiment = Experiment(
         temperature=0.2,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
-    optim=LARC(lr=0.4, weight_decay=1e-5, epochs=1000, warmup_epochs=10),
+    optim=LARC(
+        lr=0.4,
+        weight_decay=1e-5,
+        epochs=1000,
+        warmup_epochs=10,
+        warmup_from=0.0075,
+        warmup_end="last",
+        changes="epoch",
+    ),
 )

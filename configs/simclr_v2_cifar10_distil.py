@@ -30,5 +30,5 @@ experiment = Experiment(
         temperature=0.1,
     ),
     data=Data(TFDS("cifar10"), batch_size=512, labels=Labels(0.0, "hide")),
-    optim=LARS(lr=1.0, weight_decay=1e-4, epochs=400, warmup_epochs=10),
+    optim=LARS(lr=1.0, weight_decay=1e-4, epochs=400, warmup_epochs=10, plain=("logits",)),
 )

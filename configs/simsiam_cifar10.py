@@ -36,6 +36,9 @@ experiment = Experiment(
         decay_all=True,
         epochs=1000,
         warmup_epochs=10,
+        warmup_from=0.006,
+        warmup_end="last",
+        changes="epoch",
         steady=("predictor",),
     ),
 )

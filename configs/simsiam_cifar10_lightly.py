@@ -28,5 +28,6 @@ experiment = Experiment(
         decay_all=True,
         epochs=200,
         warmup_epochs=0,
+        changes="epoch",
     ),
 )

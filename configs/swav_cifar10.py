@@ -27,6 +27,14 @@ experiment = Experiment(
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
     optim=LARC(
-        lr=0.6, weight_decay=1e-6, epochs=1000, warmup_epochs=10, final=1e-3, adapt_all=True
+        lr=0.6,
+        weight_decay=1e-6,
+        epochs=1000,
+        warmup_epochs=10,
+        warmup_from=0.005,
+        warmup_end="last",
+        changes="epoch",
+        final=1e-3,
+        adapt_all=True,
     ),
 )

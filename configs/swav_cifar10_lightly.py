@@ -22,5 +22,12 @@ experiment = Experiment(
         freeze_epochs=0,
     ),
     data=Data(TFDS("cifar10"), batch_size=512),
-    optim=Adam(lr=2e-3, weight_decay=1e-6, decay_all=True, epochs=200, warmup_epochs=0),
+    optim=Adam(
+        lr=2e-3,
+        weight_decay=1e-6,
+        decay_all=True,
+        epochs=200,
+        warmup_epochs=0,
+        changes="epoch",
+    ),
 )

@@ -14,7 +14,7 @@ from jaxcl.augment import swav
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, Prototypes, ResNet
 from jaxcl.methods import SwAV
-from jaxcl.training import LARS
+from jaxcl.training import LARC
 
 experiment = Experiment(
     method=SwAV(
@@ -28,8 +28,8 @@ experiment = Experiment(
         queue_epoch=15,
     ),
     data=Data(TFDS("imagenet2012"), batch_size=256),
-    optim=LARS(
+    optim=LARC(
         lr=0.6, weight_decay=1e-6, epochs=200, warmup_epochs=0, final=1e-3,
-        lr_inside=False, adapt_all=True, decay_all=True,
+        trust=0.001, clip_rate=False, adapt_all=True,
     ),
 )  # fmt: skip

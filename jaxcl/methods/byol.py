@@ -94,7 +94,8 @@ class BYOL(Method):
             for name in ("encoder", "projector", "predictor")
         )
         value = byol_loss(p[:, 0], targets[1]) + byol_loss(p[:, 1], targets[0])
-        return self.scale * value, Aux(memory._replace(stats=stats, slow_stats=slow_stats), {}, h, z)
+        memory = memory._replace(stats=stats, slow_stats=slow_stats)
+        return self.scale * value, Aux(memory, {}, h, z)
 
     def after_step(self, params: PyTree, memory: Memory, progress: Progress) -> Memory:
         momentum = cosine(progress, self.momentum, self.final_momentum)

@@ -35,8 +35,8 @@ class SimCLR(Method):
     temperature: float = 0.1
     """Scale of the similarities; 0.1 for ImageNet, 0.5 for CIFAR-10 in the paper."""
     scale: float = 1.0
-    """Factor of the loss: 1 is the paper's mean over both directions, 2 the authors' code, which adds
-    the means of the two."""
+    """Factor of the loss: 1 is the paper's mean over both directions, 2 the authors' code, which
+    adds the means of the two."""
 
     def check(self, batch_size: int) -> None:
         check_two_views(self)
