@@ -32,7 +32,7 @@ experiment = Experiment(
         augment=Recipe(
             (View(CROP, OPS), View(CROP, (*OPS, Solarize(0.2)))), 32, *STATISTICS["cifar10_pixels"]
         ),
-        encoder=ResNet(18, stem="cifar", zero_init=False),
+        encoder=ResNet(18, stem="cifar", stem_padding=2, stem_init="torch", zero_init=False),
         projector=HEAD,
         predictor=HEAD,
         momentum=0.99,

@@ -19,7 +19,7 @@ HEAD = MLP((1024,), 256, out_bias=True, kernel_init="torch")
 experiment = Experiment(
     method=BYOL(
         augment=simclr(32, strength=0.5, blur=0.0, impl="torchvision"),
-        encoder=ResNet(18, stem="cifar", zero_init=False),
+        encoder=ResNet(18, stem="cifar", stem_relu=False, kernel_init="torch", zero_init=False),
         projector=HEAD,
         predictor=HEAD,
         momentum=0.99,

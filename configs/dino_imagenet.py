@@ -22,7 +22,7 @@ from jaxcl.training import AdamW
 experiment = Experiment(
     method=DINO(
         augment=dino(224, inference_crop=0.875),
-        encoder=vit("S/16", drop_path=0.1, resize_offset=0.1, dtype="bfloat16"),
+        encoder=vit("S/16", drop_path=0.1, resize_offset=0.1, kernel_init="dino", dtype="bfloat16"),
         projector=MLP(
             (2048, 2048),
             256,
@@ -30,7 +30,7 @@ experiment = Experiment(
             bias=True,
             out_bias=True,
             activation="gelu",
-            kernel_init="trunc_normal_0.02",
+            kernel_init="normal_0.02",
             dtype="bfloat16",
         ),
         prototypes=Prototypes(65536, unit=True, unit_inputs=True, dtype="bfloat16"),

@@ -25,7 +25,7 @@ experiment = Experiment(
             bias=True,
             out_bias=True,
             activation="gelu",
-            kernel_init="trunc_normal_0.02",
+            kernel_init="normal_0.02",
             dtype="bfloat16",
         ),
         prototypes=Prototypes(65536, unit=True, unit_inputs=True, dtype="bfloat16"),

@@ -25,7 +25,7 @@ experiment = Experiment(
             interpolation="bicubic",
             normalize="cifar10_pixels",
         ),
-        encoder=ResNet(18, stem="cifar", zero_init=False),
+        encoder=ResNet(18, stem="cifar", stem_padding=2, stem_init="torch", zero_init=False),
         projector=MLP((2048,), 256, norm="none", bias=True, out_bias=True, kernel_init="torch"),
         temperature=0.2,
         queue=32768,

@@ -21,7 +21,7 @@ from jaxcl.training import SGD
 experiment = Experiment(
     method=MoCo(
         augment=simclr(32, strength=0.5, blur=0.0, impl="torchvision", normalize="cifar10"),
-        encoder=ResNet(18, stem="cifar", groups=8, zero_init=False),
+        encoder=ResNet(18, stem="cifar", stem_init="torch", groups=8, zero_init=False),
         projector=MLP((), 128, out_bias=True, kernel_init="torch"),
         temperature=0.1,
         queue=4096,

@@ -19,9 +19,10 @@ from jaxcl.training import LARC
 experiment = Experiment(
     method=SimCLR(
         augment=simclr(32, impl="torchvision", interpolation="bicubic", normalize="cifar10_pixels"),
-        encoder=ResNet(18, stem="cifar", zero_init=False),
+        encoder=ResNet(18, stem="cifar", stem_padding=2, stem_init="torch", zero_init=False),
         projector=MLP((2048,), 256, norm="none", bias=True, out_bias=True, kernel_init="torch"),
         temperature=0.2,
+        views_apart=True,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
     optim=LARC(

@@ -27,7 +27,7 @@ experiment = Experiment(
             additive_brightness=True,
             inference_crop=0.875,
         ),
-        encoder=ResNet(50, dtype="bfloat16"),
+        encoder=ResNet(50, kernel_init="lecun", even_pool=False, dtype="bfloat16"),
         projector=MLP((0,), 128, final_norm="scale", kernel_init="normal_0.01", dtype="bfloat16"),
         temperature=0.1,
         scale=2.0,

@@ -30,7 +30,7 @@ experiment = Experiment(
             normalize=None,
             inference_crop=0.875,
         ),
-        encoder=ResNet(50, dtype="bfloat16"),
+        encoder=ResNet(50, kernel_init="lecun", even_pool=False, dtype="bfloat16"),
         projector=HEAD,
         keep_layers=0,
         classes=1000,

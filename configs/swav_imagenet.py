@@ -3,9 +3,9 @@
 
     python train.py configs/swav_imagenet.py --data folder-with-train-and-val
 
-Made for accelerators, 64 of them in the paper; on few, `--method.chunks 8
---method.encoder.groups 8 --method.projector.groups 8` trains the same global batch in an eighth
-of the memory. With few images a step, see swav_imagenet_256.py.
+Made for accelerators, 64 of them in the paper, whose batch norm sees groups of 512 images; on few,
+`--method.chunks 8` trains the same in an eighth of the memory. With few images a step, see
+swav_imagenet_256.py.
 
 Crops that are cut on the host shrink by means over areas, which lie between Pillow's bilinear and
 bicubic kernels in sharpness; `--data.crop device` has the authors' kernel, for images of one size.
@@ -21,9 +21,9 @@ from jaxcl.training import LARC
 experiment = Experiment(
     method=SwAV(
         augment=swav(224, inference_crop=0.875),
-        encoder=ResNet(50, zero_init=False, dtype="bfloat16"),
+        encoder=ResNet(50, groups=8, zero_init=False, dtype="bfloat16"),
         projector=MLP(
-            (2048,), 128, bias=True, out_bias=True, kernel_init="torch", dtype="bfloat16"
+            (2048,), 128, bias=True, out_bias=True, kernel_init="torch", groups=8, dtype="bfloat16"
         ),
         prototypes=Prototypes(3000),
     ),

@@ -37,6 +37,9 @@ class SimCLR(Method):
     scale: float = 1.0
     """Factor of the loss: 1 is the paper's mean over both directions, 2 the authors' code, which
     adds the means of the two."""
+    views_apart: bool = False
+    """Whether each view goes through the network by itself, with its own batch statistics, as in
+    solo-learn and lightly; if not, views of one size share them."""
 
     def check(self, batch_size: int) -> None:
         check_two_views(self)
@@ -61,7 +64,8 @@ class SimCLR(Method):
 
     @property
     def _network(self) -> Stack:
-        return Stack(self.chunks, encoder=self.encoder, projector=self.projector)
+        networks = {"encoder": self.encoder, "projector": self.projector}
+        return Stack(self.chunks, self.views_apart, **networks)
 
     def facts(self, batch_size: int) -> dict[str, str]:
         return {"negatives per anchor": f"{2 * batch_size - 2:,}"}
