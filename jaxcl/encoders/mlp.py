@@ -7,7 +7,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 from jaxcl.encoders.norm import BatchNorm
@@ -37,11 +36,13 @@ INITS = {
 """
 
 
-def torch_bias(fan_in: int) -> Initializer:
+def torch_bias(fan_in: int) -> Callable[..., Array]:
     """torch's default for biases, uniform(+-1/sqrt(fan in)) of the kernel's fan in."""
 
     def init(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / fan_in**0.5
+        bound = fan_in**-0.5
+        bias: Array = jax.random.uniform(key, shape, dtype, -bound, bound)
+        return bias
 
     return init
 

@@ -29,7 +29,7 @@ class Stack:
       modules: the first takes images, the others rows.
     """
 
-    def __init__(self, chunks: int = 1, apart: bool = False, **modules: nn.Module) -> None:
+    def __init__(self, chunks: int = 1, apart: bool = False, /, **modules: nn.Module) -> None:
         self.chunks, self.apart, self.modules = chunks, apart, modules
 
     def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, PyTree]:

@@ -46,7 +46,7 @@ def test_views_apart_are_calls_one_after_the_other():
     stack = Stack(encoder=ENCODER, projector=HEAD)
     params, stats = stack.init(jax.random.key(0), (WIDE,))
     views = (WIDE, 2 * WIDE + 1)
-    outputs, after = jax.jit(Stack(apart=True, **stack.modules))(params, stats, views)
+    outputs, after = jax.jit(Stack(1, True, **stack.modules))(params, stats, views)
     for place, view in enumerate(views):
         alone, stats = jax.jit(stack)(params, stats, (view,))
         for name, rows in alone.items():
