@@ -17,7 +17,7 @@ from jaxcl.augment import dino
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, Prototypes, vit
 from jaxcl.methods import DINO
-from jaxcl.training import AdamW
+from jaxcl.training import AdamW, Probe
 
 experiment = Experiment(
     method=DINO(
@@ -46,4 +46,5 @@ experiment = Experiment(
         warmup_epochs=10,
         warmup_end="last",
     ),
+    probe=Probe(neighbours=20, temperature=0.07),
 )

@@ -12,7 +12,7 @@ from jaxcl.augment import dino
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, Prototypes, ResNet
 from jaxcl.methods import DINO
-from jaxcl.training import SGD
+from jaxcl.training import SGD, Probe
 
 experiment = Experiment(
     method=DINO(
@@ -40,4 +40,5 @@ experiment = Experiment(
         warmup_epochs=10,
         warmup_end="last",
     ),
+    probe=Probe(neighbours=20, temperature=0.07),
 )

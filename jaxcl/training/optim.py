@@ -45,6 +45,9 @@ class Optim:
     steps."""
     drop_by: float = 0.1
     """Factor that the learning rate takes at each drop, where `decay` is steps."""
+    fall_from: Literal["warmup", "start"] = "warmup"
+    """Where the fall is counted from: the end of the warm-up, or the first step of the run, so that
+    the warm-up ends a little below the peak, as in the code of SupCon's authors."""
     final: float = 0.0
     """Share of the peak that it ends at."""
     weight_decay: float = 1e-4
@@ -86,9 +89,11 @@ class Optim:
                 f"optim.epochs={self.epochs}; make it smaller, for instance {self.epochs / 10:g}"
             )
         peak = self.peak(batch_size)
-        fall = self._fall(peak, total - warmup)
+        ahead = warmup if self.fall_from == "start" else 0  # steps of the fall before it is seen
+        whole = self._fall(peak, total - warmup + ahead)
+        fall = lambda step: whole(step + ahead)
         rising = warmup if self.warmup_end == "after" else max(warmup - 1, 1)
-        rise = optax.linear_schedule(self.warmup_from * peak, peak, rising)
+        rise = optax.linear_schedule(self.warmup_from * peak, fall(0), rising)
         rate = optax.join_schedules([rise, fall], [warmup]) if warmup else fall
         return rate if self.changes == "step" else lambda step: rate(step // steps_per_epoch)
 

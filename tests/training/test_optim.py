@@ -191,6 +191,15 @@ def test_a_warmup_that_ends_at_its_last_step():
     np.testing.assert_allclose(rates, [*up, *down], rtol=1e-6)
 
 
+def test_a_fall_that_is_counted_from_the_first_step():
+    """HobbitLong/SupContrast 66a8fe5, util.py, line 56 and main_supcon.py, line 113."""
+    optim = SGD(lr=0.5, epochs=10, warmup_epochs=2, warmup_from=0.1, final=0.2, fall_from="start")
+    rates = [float(optim.schedule(256, 5)(step)) for step in range(50)]
+    cosine = 0.1 + 0.4 * (1 + np.cos(np.pi * np.arange(50) / 50)) / 2
+    up = 0.05 + (cosine[10] - 0.05) * np.arange(10) / 10
+    np.testing.assert_allclose(rates, [*up, *cosine[10:]], rtol=1e-6)
+
+
 def test_a_rate_that_changes_once_an_epoch():
     """The schedule of whole epochs, each value for as many steps as an epoch has."""
     optim = SGD(lr=0.5, epochs=6, warmup_epochs=2, changes="epoch", warmup_end="last")
