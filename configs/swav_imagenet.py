@@ -26,6 +26,7 @@ experiment = Experiment(
             (2048,), 128, bias=True, out_bias=True, kernel_init="torch", groups=8, dtype="bfloat16"
         ),
         prototypes=Prototypes(3000),
+        freeze_epochs=1.0032,  # 313 steps
     ),
     data=Data(TFDS("imagenet2012"), batch_size=4096),
     optim=LARC(

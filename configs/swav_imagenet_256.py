@@ -24,6 +24,7 @@ experiment = Experiment(
             (2048,), 128, bias=True, out_bias=True, kernel_init="torch", dtype="bfloat16"
         ),
         prototypes=Prototypes(3000),
+        freeze_epochs=1.0002,  # 5005 steps
         queue=3840,
         queue_epoch=15,
     ),

@@ -453,6 +453,15 @@ def test_first_momenta(name):
     np.testing.assert_allclose(kept, expected, atol=3e-7)
 
 
+def test_steps_in_which_swavs_prototypes_stand_still():
+    """swav 06b1b7c main_swav.py:83 and scripts/swav_200ep_bs256_pretrain.sh; solo-learn swav.sh."""
+    for name, steps in (("swav_imagenet", 313), ("swav_imagenet_256", 5005),
+                        ("swav_cifar10", 2 * 195), ("swav_cifar10_lightly", 0)):  # fmt: skip
+        method, per = read(name).method, per_epoch(name)
+        still = method.frozen(Progress(jnp.arange(6000), 10**6, per)).get("prototypes", jnp.zeros(1))
+        assert int(still.sum()) == steps
+
+
 def test_neighbours():
     """lightly 42a6a924 cifar10_benchmark.py:103; the notebook:172; dino 7c446df eval_knn.py:194."""
     for name in (*(f"{n}_cifar10_lightly" for n in LIGHTLY), "moco_v2_cifar10_demo"):
