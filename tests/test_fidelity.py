@@ -154,7 +154,7 @@ def test_encoders_that_are_alike():
     assert fields(["swav_imagenet_256"], "groups") == {(1,)}  # :158, all together
     apart = {n: getattr(read(n).method, "views_apart", True) for n in VIEWS}  # the others always
     shared = {n for n in VIEWS if not apart[n]}
-    # solo-learn base.py:249 and lightly :303 forward view by view; Google, SwAV, DINO together
+    # solo-learn base.py:249 and lightly :373,580,694 go view by view; Google, SwAV, DINO together
     assert not [n for n in shared if n.endswith("_cifar10") or n.endswith("_lightly")]
 
 
@@ -294,7 +294,7 @@ def test_which_tensors_are_decayed(name):
 
 
 def bolts(base, start, warmup, least=0.0, epochs=1000):
-    """lightning-bolts 031adc2, lr_scheduler.py:69-96, once an epoch (solo-learn base.py:219)."""
+    """lightning-bolts 031adc2, lr_scheduler.py:69-104, once an epoch (solo-learn base.py:219)."""
     rates = []
     for e in range(epochs):
         if e == 0:
@@ -471,7 +471,7 @@ def test_neighbours():
 
 
 def test_loss_factors():
-    """simclr 383d414 tf2/objective.py:87; solo-learn fca55e3 byol.py:94; lightly :535; SupCon."""
+    """simclr 383d414 tf2/objective.py:87; solo-learn fca55e3 byol.py:94; lightly :532; SupCon."""
     scale = lambda name: read(name).method.scale
     assert scale("simclr_imagenet") == scale("simclr_v2_imagenet_pretrain") == 2
     assert scale("simclr_cifar10") == scale("simclr_cifar10_lightly") == 1

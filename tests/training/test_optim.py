@@ -107,7 +107,7 @@ def test_larc_by_hand():
 
 
 def test_larc_without_clipping_is_apexs():
-    """NVIDIA/apex 0bfb830, apex/parallel/LARC.py, lines 86 to 99, around torch's SGD: all tensors
+    """NVIDIA/apex 0bfb830, apex/parallel/LARC.py, lines 89 to 102, around torch's SGD: all tensors
     are adapted, one without gradient is not decayed, and its momentum goes on."""
     w = {"kernel": A[:2].copy(), "bias": B[0].copy()}
     v = dict.fromkeys(w, 0.0)
