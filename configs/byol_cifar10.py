@@ -32,11 +32,20 @@ experiment = Experiment(
         augment=Recipe(
             (View(CROP, OPS), View(CROP, (*OPS, Solarize(0.2)))), 32, *STATISTICS["cifar10_pixels"]
         ),
-        encoder=ResNet(18, stem="cifar", zero_init=False),
+        encoder=ResNet(18, stem="cifar", stem_padding=2, stem_init="torch", zero_init=False),
         projector=HEAD,
         predictor=HEAD,
         momentum=0.99,
+        scale=0.5,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
-    optim=LARC(lr=1.0, weight_decay=1e-5, epochs=1000, warmup_epochs=10),
+    optim=LARC(
+        lr=1.0,
+        weight_decay=1e-5,
+        epochs=1000,
+        warmup_epochs=10,
+        warmup_from=0.003,
+        warmup_end="last",
+        changes="epoch",
+    ),
 )

@@ -29,7 +29,7 @@ HEAD = MLP((4096,), 256, bias=True, dtype="bfloat16")
 experiment = Experiment(
     method=BYOL(
         augment=byol(224, inference_crop=0.875),
-        encoder=ResNet(50, zero_init=False, dtype="bfloat16"),
+        encoder=ResNet(50, zero_init=False, kernel_init="lecun", even_pool=False, dtype="bfloat16"),
         projector=HEAD,
         predictor=HEAD,
         momentum=0.99,

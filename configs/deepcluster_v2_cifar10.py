@@ -21,12 +21,20 @@ experiment = Experiment(
         augment=simclr(
             32, blur=0.0, impl="torchvision", interpolation="bicubic", normalize="cifar10_pixels"
         ),
-        encoder=ResNet(18, stem="cifar", zero_init=False),
+        encoder=ResNet(18, stem="cifar", stem_padding=2, stem_init="torch", zero_init=False),
         projector=MLP((2048,), 128, bias=True, out_bias=True, kernel_init="torch"),
         clusters=(3000, 3000, 3000),
+        views_apart=True,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
     optim=LARC(
-        lr=0.6, weight_decay=1e-6, epochs=1000, warmup_epochs=11, final=1e-3, adapt_all=True
+        lr=0.6,
+        weight_decay=1e-6,
+        epochs=1000,
+        warmup_epochs=11,
+        warmup_end="last",
+        changes="epoch",
+        final=1e-3,
+        adapt_all=True,
     ),
 )

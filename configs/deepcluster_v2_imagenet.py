@@ -3,9 +3,9 @@ linear 75.2.
 
     python train.py configs/deepcluster_v2_imagenet.py --data folder-with-train-and-val
 
-Made for accelerators, 64 of them in the paper. Rows of all images, 1.3 GB, lie on every device and
-in every checkpoint. On few devices, `--method.chunks 8 --method.encoder.groups 8
---method.projector.groups 8` trains the same global batch in an eighth of the memory.
+Made for accelerators, 64 of them in the paper, whose batch norm sees groups of 512 images. Rows of
+all images, 1.3 GB, lie on every device and in every checkpoint. On few devices, `--method.chunks 8`
+trains the same in an eighth of the memory.
 
 Crops that are cut on the host shrink by means over areas, which lie between Pillow's bilinear and
 bicubic kernels in sharpness; `--data.crop device` has the authors' kernel, for images of one size.
@@ -16,20 +16,20 @@ from jaxcl.augment import swav
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.methods import DeepClusterV2
-from jaxcl.training import LARS
+from jaxcl.training import LARC
 
 experiment = Experiment(
     method=DeepClusterV2(
         augment=swav(224, inference_crop=0.875),
-        encoder=ResNet(50, zero_init=False, dtype="bfloat16"),
+        encoder=ResNet(50, groups=8, zero_init=False, dtype="bfloat16"),
         projector=MLP(
-            (2048,), 128, bias=True, out_bias=True, kernel_init="torch", dtype="bfloat16"
+            (2048,), 128, bias=True, out_bias=True, kernel_init="torch", groups=8, dtype="bfloat16"
         ),
         clusters=(3000, 3000, 3000),
     ),
     data=Data(TFDS("imagenet2012"), batch_size=4096),
-    optim=LARS(
-        lr=0.3, weight_decay=1e-6, epochs=800, warmup_epochs=10, warmup_from=0.0625, final=1e-3,
-        lr_inside=False, adapt_all=True, decay_all=True,
+    optim=LARC(
+        lr=0.3, weight_decay=1e-6, epochs=800, warmup_epochs=10, warmup_from=0.0625,
+        warmup_end="last", final=1e-3, trust=0.001, clip_rate=False, adapt_all=True,
     ),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from jaxcl.augment import dino
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, Prototypes, ResNet
 from jaxcl.methods import DINO
-from jaxcl.training import SGD
+from jaxcl.training import SGD, Probe
 
 experiment = Experiment(
     method=DINO(
@@ -25,13 +25,20 @@ experiment = Experiment(
             bias=True,
             out_bias=True,
             activation="gelu",
-            kernel_init="trunc_normal_0.02",
+            kernel_init="normal_0.02",
             dtype="bfloat16",
         ),
         prototypes=Prototypes(65536, unit=True, unit_inputs=True, dtype="bfloat16"),
     ),
     data=Data(TFDS("imagenet2012"), batch_size=512),
     optim=SGD(
-        lr=0.03, final=1.7e-5, weight_decay=1e-4, clip_each=3.0, epochs=100, warmup_epochs=10
+        lr=0.03,
+        final=1.7e-5,
+        weight_decay=1e-4,
+        clip_each=3.0,
+        epochs=100,
+        warmup_epochs=10,
+        warmup_end="last",
     ),
+    probe=Probe(neighbours=20, temperature=0.07),
 )

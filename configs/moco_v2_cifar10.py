@@ -6,7 +6,8 @@ published: linear 92.94.
 
 Half of the views are blurred, as in the code of July 2021, when the figure appeared. From August
 2021 to 2022 their scripts have no blur (`blur=0.0`) beside the same figure. Batch norm over the
-whole batch. The jitter is SimCLR's at half strength, 0.4/0.4/0.4/0.1.
+whole batch. The jitter is SimCLR's at half strength, 0.4/0.4/0.4/0.1. Rows of 128, which that
+code's script leaves at the default; the public configuration of 2024 has 256.
 """
 
 from jaxcl import Experiment
@@ -25,8 +26,8 @@ experiment = Experiment(
             interpolation="bicubic",
             normalize="cifar10_pixels",
         ),
-        encoder=ResNet(18, stem="cifar", zero_init=False),
-        projector=MLP((2048,), 256, norm="none", bias=True, out_bias=True, kernel_init="torch"),
+        encoder=ResNet(18, stem="cifar", stem_padding=2, stem_init="torch", zero_init=False),
+        projector=MLP((2048,), 128, norm="none", bias=True, out_bias=True, kernel_init="torch"),
         temperature=0.2,
         queue=32768,
         momentum=0.99,
@@ -35,5 +36,14 @@ experiment = Experiment(
         symmetric=True,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
-    optim=SGD(lr=0.3, weight_decay=1e-4, decay_all=True, epochs=1000, warmup_epochs=10),
+    optim=SGD(
+        lr=0.3,
+        weight_decay=1e-4,
+        decay_all=True,
+        epochs=1000,
+        warmup_epochs=10,
+        warmup_from=0.01,
+        warmup_end="last",
+        changes="epoch",
+    ),
 )

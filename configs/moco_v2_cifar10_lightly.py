@@ -17,7 +17,9 @@ from jaxcl.training import SGD
 experiment = Experiment(
     method=MoCo(
         augment=simclr(32, strength=0.5, blur=0.0, impl="torchvision"),
-        encoder=ResNet(18, stem="cifar", groups=8, zero_init=False),
+        encoder=ResNet(
+            18, stem="cifar", stem_relu=False, kernel_init="torch", groups=8, zero_init=False
+        ),
         projector=MLP((512,), 128, norm="none", bias=True, out_bias=True, kernel_init="torch"),
         temperature=0.1,
         queue=8192,
@@ -25,5 +27,12 @@ experiment = Experiment(
         symmetric=True,
     ),
     data=Data(TFDS("cifar10"), batch_size=512),
-    optim=SGD(lr=0.12, weight_decay=5e-4, decay_all=True, epochs=200, warmup_epochs=0),
+    optim=SGD(
+        lr=0.12,
+        weight_decay=5e-4,
+        decay_all=True,
+        epochs=200,
+        warmup_epochs=0,
+        changes="epoch",
+    ),
 )

@@ -26,5 +26,12 @@ experiment = Experiment(
         momentum=0.999,
     ),
     data=Data(TFDS("imagenet2012"), batch_size=256),
-    optim=SGD(lr=0.03, weight_decay=1e-4, decay_all=True, epochs=200, warmup_epochs=0),
+    optim=SGD(
+        lr=0.03,
+        weight_decay=1e-4,
+        decay_all=True,
+        epochs=200,
+        warmup_epochs=0,
+        changes="epoch",
+    ),
 )

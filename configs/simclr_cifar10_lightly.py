@@ -15,10 +15,18 @@ from jaxcl.training import SGD
 experiment = Experiment(
     method=SimCLR(
         augment=simclr(32, strength=0.5, blur=0.0, impl="torchvision"),
-        encoder=ResNet(18, stem="cifar", zero_init=False),
+        encoder=ResNet(18, stem="cifar", stem_relu=False, kernel_init="torch", zero_init=False),
         projector=MLP((512,), 128, final_norm="affine", kernel_init="torch"),
         temperature=0.5,
+        views_apart=True,
     ),
     data=Data(TFDS("cifar10"), batch_size=512),
-    optim=SGD(lr=0.12, weight_decay=5e-4, decay_all=True, epochs=200, warmup_epochs=0),
+    optim=SGD(
+        lr=0.12,
+        weight_decay=5e-4,
+        decay_all=True,
+        epochs=200,
+        warmup_epochs=0,
+        changes="epoch",
+    ),
 )

@@ -15,7 +15,7 @@ from jaxcl.methods import Distil
 from jaxcl.methods.classifier import Classifier
 from jaxcl.training import LARS
 
-ENCODER = ResNet(18, stem="cifar")
+ENCODER = ResNet(18, stem="cifar", kernel_init="lecun")
 HEAD = MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01")
 
 experiment = Experiment(
@@ -30,5 +30,5 @@ experiment = Experiment(
         temperature=0.1,
     ),
     data=Data(TFDS("cifar10"), batch_size=512, labels=Labels(0.0, "hide")),
-    optim=LARS(lr=1.0, weight_decay=1e-4, epochs=400, warmup_epochs=10),
+    optim=LARS(lr=1.0, weight_decay=1e-4, epochs=400, warmup_epochs=10, plain=("logits",)),
 )

@@ -30,7 +30,7 @@ experiment = Experiment(
             normalize=None,
             inference_crop=0.875,
         ),
-        encoder=ResNet(50, dtype="bfloat16"),
+        encoder=ResNet(50, kernel_init="lecun", even_pool=False, dtype="bfloat16"),
         projector=HEAD,
         keep_layers=0,
         classes=1000,
@@ -41,5 +41,12 @@ experiment = Experiment(
         temperature=1.0,
     ),
     data=Data(TFDS("imagenet2012"), batch_size=4096, labels=Labels(0.0, "hide")),
-    optim=LARS(lr=0.1, scaling="sqrt", weight_decay=1e-4, epochs=400, warmup_epochs=20),
+    optim=LARS(
+        lr=0.1,
+        scaling="sqrt",
+        weight_decay=1e-4,
+        epochs=400,
+        warmup_epochs=20,
+        plain=("logits",),
+    ),
 )

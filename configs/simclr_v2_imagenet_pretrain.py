@@ -26,6 +26,7 @@ experiment = Experiment(
         encoder=simclr_v2_resnet(50).clone(dtype="bfloat16"),
         projector=MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01", dtype="bfloat16"),
         temperature=0.1,
+        scale=2.0,
     ),
     data=Data(TFDS("imagenet2012"), batch_size=4096),
     optim=LARS(lr=0.1, scaling="sqrt", weight_decay=1e-4, epochs=800, warmup_epochs=40),

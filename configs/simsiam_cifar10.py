@@ -6,7 +6,8 @@ published: linear 90.51.
 
 Blocks start as the identity. Half of the views are blurred, as in the code of July 2021, when the
 figure appeared. From August 2021 to 2022 their scripts have no blur (`blur=0.0`) beside the same
-figure. The jitter is SimCLR's at half strength, 0.4/0.4/0.4/0.1.
+figure. The jitter is SimCLR's at half strength, 0.4/0.4/0.4/0.1. In the first
+epoch their predictor has the encoder's learning rate, 0.003, and 0.5 from then on; here it is 0.5.
 """
 
 from jaxcl import Experiment
@@ -25,7 +26,7 @@ experiment = Experiment(
             interpolation="bicubic",
             normalize="cifar10_pixels",
         ),
-        encoder=ResNet(18, stem="cifar"),
+        encoder=ResNet(18, stem="cifar", stem_padding=2, stem_init="torch"),
         projector=MLP((2048, 2048), 2048, final_norm="plain", kernel_init="torch"),
         predictor=MLP((512,), 2048, out_bias=True, kernel_init="torch"),
     ),
@@ -36,6 +37,9 @@ experiment = Experiment(
         decay_all=True,
         epochs=1000,
         warmup_epochs=10,
+        warmup_from=0.006,
+        warmup_end="last",
+        changes="epoch",
         steady=("predictor",),
     ),
 )

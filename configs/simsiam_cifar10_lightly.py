@@ -16,7 +16,7 @@ from jaxcl.training import SGD
 experiment = Experiment(
     method=SimSiam(
         augment=moco_v2(32, blur=0.0),
-        encoder=ResNet(18, stem="cifar", zero_init=False),
+        encoder=ResNet(18, stem="cifar", stem_relu=False, kernel_init="torch", zero_init=False),
         projector=MLP((2048,), 2048, final_norm="affine", kernel_init="torch"),
         predictor=MLP((512,), 2048, out_bias=True, kernel_init="torch"),
     ),
@@ -28,5 +28,6 @@ experiment = Experiment(
         decay_all=True,
         epochs=200,
         warmup_epochs=0,
+        changes="epoch",
     ),
 )

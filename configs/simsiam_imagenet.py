@@ -30,6 +30,7 @@ experiment = Experiment(
         decay_all=True,
         epochs=100,
         warmup_epochs=0,
+        changes="epoch",
         steady=("predictor",),
     ),
 )

@@ -20,11 +20,20 @@ experiment = Experiment(
         augment=simclr(
             32, blur=0.0, impl="torchvision", interpolation="bicubic", normalize="cifar10_pixels"
         ),
-        encoder=ResNet(18, stem="cifar", zero_init=False),
+        encoder=ResNet(18, stem="cifar", stem_padding=2, stem_init="torch", zero_init=False),
         projector=MLP((2048,), 256, norm="none", bias=True, out_bias=True, kernel_init="torch"),
         temperature=0.2,
         form="in",
+        views_apart=True,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
-    optim=LARC(lr=0.4, weight_decay=1e-5, epochs=1000, warmup_epochs=10),
+    optim=LARC(
+        lr=0.4,
+        weight_decay=1e-5,
+        epochs=1000,
+        warmup_epochs=10,
+        warmup_from=0.0075,
+        warmup_end="last",
+        changes="epoch",
+    ),
 )

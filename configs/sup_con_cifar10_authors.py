@@ -30,6 +30,7 @@ experiment = Experiment(
         epochs=1000,
         warmup_epochs=10,
         warmup_from=0.02,
+        fall_from="start",
         final=1e-3,
     ),
 )

@@ -3,8 +3,8 @@ Not run yet; published: 96.0.
 
     python train.py configs/sup_con_cifar10_authors_linear.py
 
-Starts from runs/sup_con_cifar10_authors. The authors lower the learning rate to a fifth after 60,
-75 and 90 epochs; here it falls along a cosine.
+Starts from runs/sup_con_cifar10_authors. As in the authors' code, the learning rate falls to a
+fifth after 60, 75 and 90 epochs.
 """
 
 from jaxcl import Experiment
@@ -22,6 +22,15 @@ experiment = Experiment(
         start_from="runs/sup_con_cifar10_authors",
     ),
     data=Data(TFDS("cifar10"), batch_size=512),
-    optim=SGD(lr=5.0, scaling="none", weight_decay=0.0, epochs=100, warmup_epochs=0),
+    optim=SGD(
+        lr=5.0,
+        scaling="none",
+        weight_decay=0.0,
+        epochs=100,
+        warmup_epochs=0,
+        decay="steps",
+        drop_at=(0.6, 0.75, 0.9),
+        drop_by=0.2,
+    ),
     probe=Probe(linear=False, every=10),
 )

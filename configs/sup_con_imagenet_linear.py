@@ -19,7 +19,7 @@ experiment = Experiment(
         augment=crop_and_flip(
             224, sampler="tensorflow", interpolation="tf_bicubic", inference_crop=0.875
         ),
-        encoder=ResNet(50, dtype="bfloat16"),
+        encoder=ResNet(50, kernel_init="lecun", even_pool=False, dtype="bfloat16"),
         classes=1000,
         start_from="runs/sup_con_imagenet",
     ),

@@ -3,9 +3,9 @@
 
     python train.py configs/swav_imagenet.py --data folder-with-train-and-val
 
-Made for accelerators, 64 of them in the paper; on few, `--method.chunks 8
---method.encoder.groups 8 --method.projector.groups 8` trains the same global batch in an eighth
-of the memory. With few images a step, see swav_imagenet_256.py.
+Made for accelerators, 64 of them in the paper, whose batch norm sees groups of 512 images; on few,
+`--method.chunks 8` trains the same in an eighth of the memory. With few images a step, see
+swav_imagenet_256.py.
 
 Crops that are cut on the host shrink by means over areas, which lie between Pillow's bilinear and
 bicubic kernels in sharpness; `--data.crop device` has the authors' kernel, for images of one size.
@@ -16,20 +16,21 @@ from jaxcl.augment import swav
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, Prototypes, ResNet
 from jaxcl.methods import SwAV
-from jaxcl.training import LARS
+from jaxcl.training import LARC
 
 experiment = Experiment(
     method=SwAV(
         augment=swav(224, inference_crop=0.875),
-        encoder=ResNet(50, zero_init=False, dtype="bfloat16"),
+        encoder=ResNet(50, groups=8, zero_init=False, dtype="bfloat16"),
         projector=MLP(
-            (2048,), 128, bias=True, out_bias=True, kernel_init="torch", dtype="bfloat16"
+            (2048,), 128, bias=True, out_bias=True, kernel_init="torch", groups=8, dtype="bfloat16"
         ),
         prototypes=Prototypes(3000),
+        freeze_epochs=1.0032,  # 313 steps
     ),
     data=Data(TFDS("imagenet2012"), batch_size=4096),
-    optim=LARS(
-        lr=0.3, weight_decay=1e-6, epochs=800, warmup_epochs=10, warmup_from=0.0625, final=1e-3,
-        lr_inside=False, adapt_all=True, decay_all=True,
+    optim=LARC(
+        lr=0.3, weight_decay=1e-6, epochs=800, warmup_epochs=10, warmup_from=0.0625,
+        warmup_end="last", final=1e-3, trust=0.001, clip_rate=False, adapt_all=True,
     ),
 )  # fmt: skip

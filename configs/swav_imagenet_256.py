@@ -14,7 +14,7 @@ from jaxcl.augment import swav
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, Prototypes, ResNet
 from jaxcl.methods import SwAV
-from jaxcl.training import LARS
+from jaxcl.training import LARC
 
 experiment = Experiment(
     method=SwAV(
@@ -24,12 +24,13 @@ experiment = Experiment(
             (2048,), 128, bias=True, out_bias=True, kernel_init="torch", dtype="bfloat16"
         ),
         prototypes=Prototypes(3000),
+        freeze_epochs=1.0002,  # 5005 steps
         queue=3840,
         queue_epoch=15,
     ),
     data=Data(TFDS("imagenet2012"), batch_size=256),
-    optim=LARS(
+    optim=LARC(
         lr=0.6, weight_decay=1e-6, epochs=200, warmup_epochs=0, final=1e-3,
-        lr_inside=False, adapt_all=True, decay_all=True,
+        trust=0.001, clip_rate=False, adapt_all=True,
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 
 from jaxcl.encoders.attention import attend, attention_maps, side_by_side
-from jaxcl.encoders.mlp import INITS, MLP
+from jaxcl.encoders.mlp import INITS, MLP, torch_bias
 from jaxcl.encoders.transformer import GELUS
 from jaxcl.similarity.rows import unit_rows
 from jaxcl.typing import Array, Float, PyTree
@@ -30,18 +30,30 @@ class Prototypes(nn.Module):
     unit_inputs: bool = False
     """Scale each row to length 1 first."""
     train_gain: bool = False
-    """Train a factor of each prototype, from 1."""
+    """Train a factor of each prototype. The factors are a matrix of one row, which optimisers decay
+    and adapt as they do kernels, like the authors' matrix of one column."""
+    gain_init: Literal["ones", "lengths"] = "ones"
+    """Trained factors at the start: 1, or the lengths that the prototypes are drawn with, as in
+    torch's weight_norm."""
+    bias: bool = False
+    """Add a trained bias to the scores of each prototype."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the product's factors; the scores are float32."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n d"], train: bool) -> dict[str, Any]:
         """Rows [n, d] -> features: scores [n, count], float32."""
-        kernel = self.param("kernel", INITS["torch"], (x.shape[-1], self.count), jnp.float32)
-        kernel = unit_columns(kernel) if self.unit else kernel
+        drawn = self.param("kernel", INITS["torch"], (x.shape[-1], self.count), jnp.float32)
+        kernel = unit_columns(drawn) if self.unit else drawn
         if self.train_gain:
-            kernel = kernel * self.param("gain", nn.initializers.ones, (self.count,), jnp.float32)
-        return {"features": _product(unit_rows(x) if self.unit_inputs else x, kernel, self.dtype)}
+            start = lambda _: jnp.linalg.norm(drawn, axis=0, keepdims=True)
+            if self.gain_init == "ones":
+                start = lambda _: jnp.ones((1, self.count), jnp.float32)
+            kernel = kernel * self.param("gain", start)
+        scores = _product(unit_rows(x) if self.unit_inputs else x, kernel, self.dtype)
+        if self.bias:
+            scores = scores + self.param("bias", torch_bias(x.shape[-1]), (self.count,))
+        return {"features": scores}
 
 
 def unit_columns(params: PyTree) -> PyTree:
@@ -62,7 +74,8 @@ class DINOHead(nn.Module):
     norm: Literal["batch", "none"] = "none"
     """After each hidden layer; batch for convolutional encoders."""
     train_gain: bool = False
-    """Train the length of each prototype, from 1, instead of keeping it there."""
+    """Train the length of each prototype, from 1, instead of keeping it there. The lengths are a
+    matrix of one row, which optimisers decay and adapt as they do kernels."""
     groups: int = 1
     """Batch-norm statistics per contiguous groups-th of the rows; 1: the whole batch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -79,7 +92,7 @@ class DINOHead(nn.Module):
             bias=True,
             out_bias=True,
             activation="gelu",
-            kernel_init="trunc_normal_0.02",
+            kernel_init="normal_0.02",
             groups=self.groups,
             dtype=self.dtype,
             name="mlp",
@@ -89,7 +102,7 @@ class DINOHead(nn.Module):
         kernel = self.param("kernel", INITS["torch"], (self.bottleneck, self.out), jnp.float32)
         kernel = unit_columns(kernel)
         if self.train_gain:
-            kernel = kernel * self.param("gain", nn.initializers.ones, (self.out,), jnp.float32)
+            kernel = kernel * self.param("gain", nn.initializers.ones, (1, self.out), jnp.float32)
         return {"features": _product(rows, kernel, self.dtype), "bottleneck": rows}
 
 

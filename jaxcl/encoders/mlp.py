@@ -7,11 +7,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 
 from jaxcl.encoders.norm import BatchNorm
 from jaxcl.encoders.standardized import StandardizedDense
 from jaxcl.errors import UserError
-from jaxcl.typing import Array, Float
+from jaxcl.similarity.rows import unit_rows
+from jaxcl.typing import Array, Float, Key
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -19,12 +21,30 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 INITS = {
     "lecun": nn.initializers.lecun_normal(),
+    "he": nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
     "normal_0.01": nn.initializers.normal(0.01),
+    "normal_0.02": nn.initializers.normal(0.02),
     "trunc_normal_0.02": nn.initializers.truncated_normal(0.02),
     "torch": nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
     "zeros": nn.initializers.zeros,
 }
-"""Kernels at the start; "torch" is its default for linear layers, uniform(+-1/sqrt(fan in))."""
+"""Kernels at the start.
+
+"torch" is its default for linear layers and convolutions, uniform(+-1/sqrt(fan in)). What torch's
+`trunc_normal_(std=0.02)` draws is "normal_0.02": it cuts at +-2, a hundred deviations away.
+"trunc_normal_0.02" cuts at two deviations. "lecun" is TensorFlow's VarianceScaling().
+"""
+
+
+def torch_bias(fan_in: int) -> Callable[..., Array]:
+    """torch's default for biases, uniform(+-1/sqrt(fan in)) of the kernel's fan in."""
+
+    def init(key: Key, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        bound = fan_in**-0.5
+        bias: Array = jax.random.uniform(key, shape, dtype, -bound, bound)
+        return bias
+
+    return init
 
 
 class MLP(nn.Module):
@@ -50,8 +70,13 @@ class MLP(nn.Module):
     """Bias in the last layer."""
     activation: Literal["relu", "gelu"] = "relu"
     """After each hidden layer and its norm."""
-    kernel_init: Literal["lecun", "normal_0.01", "trunc_normal_0.02", "torch", "zeros"] = "lecun"
-    """Distribution of the kernels at the start."""
+    kernel_init: Literal[
+        "lecun", "normal_0.01", "normal_0.02", "trunc_normal_0.02", "torch", "zeros"
+    ] = "lecun"
+    """Distribution of the kernels at the start; with torch that of the biases is torch's too, else
+    they start at 0."""
+    unit_inputs: bool = False
+    """Scale each input row to length 1 first."""
     groups: int = 1
     """Batch-norm statistics per contiguous groups-th of the rows; 1: the whole batch."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -60,11 +85,11 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n d"], train: bool) -> dict[str, Any]:
         """Rows [n, d] -> features [n, out], float32; hidden: what each hidden layer gave."""
-        x = x.astype(self.dtype)
+        x = (unit_rows(x.astype(jnp.float32)) if self.unit_inputs else x).astype(self.dtype)
         hidden = []
         widths = [width or x.shape[-1] for width in self.hidden]
         for i, width in enumerate(widths, 1):
-            x = self._linear(width, self.bias, f"linear{i}")(x)
+            x = self._linear(x, width, self.bias, f"linear{i}")
             if self.norm == "batch":
                 x = BatchNorm(groups=self.groups, dtype=self.dtype, name=f"norm{i}")(x, train)
             elif self.norm == "group":
@@ -72,7 +97,7 @@ class MLP(nn.Module):
             x = ACTIVATIONS[self.activation](x)
             hidden.append(x)
         if self.out:
-            x = self._linear(self.out, self.out_bias, "linear_out")(x)
+            x = self._linear(x, self.out, self.out_bias, "linear_out")
         if self.final_norm != "none":
             x = BatchNorm(
                 groups=self.groups,
@@ -83,10 +108,18 @@ class MLP(nn.Module):
             )(x, train)
         return {"features": x.astype(jnp.float32), "hidden": tuple(hidden)}
 
-    def _linear(self, width: int, bias: bool, name: str) -> nn.Dense:
-        init: jax.nn.initializers.Initializer = INITS[self.kernel_init]
+    def _linear(self, x: Float[Array, "n d"], width: int, bias: bool, name: str) -> Array:
         make = StandardizedDense if self.norm == "group" else nn.Dense
-        return make(width, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name)
+        torch = self.kernel_init == "torch"
+        y: Array = make(
+            width,
+            use_bias=bias,
+            dtype=self.dtype,
+            kernel_init=INITS[self.kernel_init],
+            bias_init=torch_bias(x.shape[-1]) if torch else nn.initializers.zeros,
+            name=name,
+        )(x)
+        return y
 
 
 def first_layers(head: MLP, count: int) -> MLP | None:

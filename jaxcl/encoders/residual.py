@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxcl.encoders.mlp import INITS
 from jaxcl.encoders.norm import BatchNorm
 from jaxcl.encoders.pointwise import Pointwise
 from jaxcl.encoders.standardized import StandardizedConv, StandardizedPointwise
@@ -28,12 +29,15 @@ class Layers:
     norm: str
     groups: int
     dtype: str
+    kernel_init: str = "he"
 
-    def conv(self, x: Array, channels: int, kernel: int, stride: int, name: str) -> Array:
+    def conv(
+        self, x: Array, channels: int, kernel: int, stride: int, name: str, pad: int | None = None
+    ) -> Array:
         """Convolution padded alike on both sides; SAME would pad strided ones unevenly."""
-        init = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        init = INITS[self.kernel_init]
         shared: dict[str, Any] = {"dtype": self.dtype, "kernel_init": init, "name": name}
-        standardized, pad = self.norm == "group", (kernel - 1) // 2
+        standardized, pad = self.norm == "group", (kernel - 1) // 2 if pad is None else pad
         y: Array
         if kernel == 1:
             pointwise = StandardizedPointwise if standardized else Pointwise

@@ -35,6 +35,11 @@ class ResNet(nn.Module):
     stem: Literal["imagenet", "deep", "cifar", "half"] = "imagenet"
     """imagenet: 7x7 stride 2 and max-pooling; deep: three 3x3 in place of the 7x7; cifar: 3x3
     stride 1; half: 3x3 stride 2, a quarter of cifar's work for small images on small machines."""
+    stem_padding: int | None = None
+    """Pixels of zeros on each side of the image before the first convolution; None: half of the
+    kernel. solo-learn's CIFAR networks have 2, so that their first maps are 34x34."""
+    stem_relu: bool = True
+    """Whether a ReLU follows the stem's norm; lightly's CIFAR networks have none there."""
     stages: Literal[2, 3, 4] = 4
     """How many of the four stages there are. Images whose last map would be under 4x4 do as well
     with one less, and XLA's convolutions of such maps are very slow on CPU."""
@@ -54,6 +59,12 @@ class ResNet(nn.Module):
     """Batch-norm statistics per contiguous groups-th of the rows; 1: the whole batch."""
     zero_init: bool = True
     """Last norm of each block starts at zero, so that a block starts as the identity."""
+    kernel_init: Literal["he", "lecun", "torch"] = "he"
+    """Distribution of the kernels at the start: he: normal by the outputs, as in torchvision;
+    lecun: truncated normal by the inputs, as in SimCLR's code; torch: uniform by the inputs, as
+    torch draws convolutions unless told otherwise."""
+    stem_init: Literal["he", "lecun", "torch"] | None = None
+    """Distribution of the stem's kernels at the start; None: that of the others."""
     even_pool: bool = True
     """Pad the stem's max-pooling alike on both sides as torch does, else at the end as TensorFlow
     does, which Google's checkpoints need."""
@@ -87,8 +98,12 @@ class ResNet(nn.Module):
 
 
 def simclr_v2_resnet(depth: Literal[50, 101, 152] = 50, width: float = 1.0) -> ResNet:
-    """The networks of SimCLR v2: selective kernels, deep stem, pooled shortcuts."""
-    return ResNet(depth, width, stem="deep", pooled_shortcut=True, sk_ratio=0.0625)
+    """The networks of SimCLR v2: selective kernels, deep stem, pooled shortcuts; kernels at the
+    start and pooling as in the authors' code."""
+    return ResNet(
+        depth, width, stem="deep", pooled_shortcut=True, sk_ratio=0.0625,
+        kernel_init="lecun", even_pool=False,
+    )  # fmt: skip
 
 
 def apply_stage(
@@ -130,17 +145,22 @@ class _Stage(nn.Module):
 
 
 def _stem(network: ResNet, x: Array, train: bool) -> Array:
-    layers = Layers(network.norm, network.groups, network.dtype)
+    init = network.stem_init or network.kernel_init
+    layers = Layers(network.norm, network.groups, network.dtype, init)
     base = round(64 * network.width)
     x = x.astype(network.dtype)
     if network.stem == "deep":
         for i, (channels, stride) in enumerate(((base // 2, 2), (base // 2, 1)), 1):
-            x = layers.conv(x, channels, 3, stride, f"stem{i}")
+            pad = network.stem_padding if i == 1 else None
+            x = layers.conv(x, channels, 3, stride, f"stem{i}", pad)
             x = nn.relu(layers.normalise(x, train, f"stem{i}_norm"))
     kernel = 7 if network.stem == "imagenet" else 3
     stride = 2 if network.stem in ("imagenet", "half") else 1
-    x = layers.conv(x, base, kernel, stride, "stem")
-    x = nn.relu(layers.normalise(x, train, "stem_norm"))
+    # Of several convolutions it is the first one, "stem1", that sees the image.
+    pad = None if network.stem == "deep" else network.stem_padding
+    x = layers.conv(x, base, kernel, stride, "stem", pad)
+    x = layers.normalise(x, train, "stem_norm")
+    x = nn.relu(x) if network.stem_relu else x
     if network.stem in ("imagenet", "deep"):
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)) if network.even_pool else "SAME")
     return x
@@ -150,7 +170,7 @@ def _stage(network: ResNet, stage: int, x: Array, train: bool) -> Array:
     make = nn.remat(Block, static_argnums=(2,)) if network.remat else Block
     for block in range(network.stage_blocks[stage - 1]):
         x = make(
-            Layers(network.norm, network.groups, network.dtype),
+            Layers(network.norm, network.groups, network.dtype, network.kernel_init),
             channels=round(64 * network.width) * 2 ** (stage - 1),
             stride=2 if stage > 1 and not block else 1,
             bottleneck=network.depth >= 50,

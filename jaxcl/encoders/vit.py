@@ -13,6 +13,7 @@ from einops import rearrange
 from flax import linen as nn
 
 from jaxcl.encoders.heads import AttentionPool
+from jaxcl.encoders.mlp import INITS, torch_bias
 from jaxcl.encoders.positions import resize_positions, sincos_positions
 from jaxcl.encoders.transformer import PreNormBlock
 from jaxcl.typing import Array, Float
@@ -72,8 +73,9 @@ class ViT(nn.Module):
     """Start of a learned factor per channel on each update; 0: none."""
     drop_path: float = 0.0
     """Chance that an example skips an update of the last block; it rises from 0 at the first."""
-    kernel_init: Literal["trunc_normal_0.02", "moco_v3"] = "trunc_normal_0.02"
-    """Kernels at the start; moco_v3: Xavier's uniform, with its own patches and class token."""
+    kernel_init: Literal["trunc_normal_0.02", "moco_v3", "dino"] = "trunc_normal_0.02"
+    """Kernels at the start. moco_v3: Xavier's uniform, with its own patches and class token. dino:
+    normal with deviation 0.02, not cut off, positions too; patches as torch draws convolutions."""
     remat: bool = False
     """Recompute each block's activations in the backward pass: less memory, a third more work."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -148,20 +150,22 @@ class ViT(nn.Module):
     def _patches(self, inputs: int) -> tuple[Array, Array]:
         """Kernel [p * p * c, width] and bias of the patch projection."""
         shape = (inputs, self.width)
-        init = _normal
+        init, bias_init = _normal, nn.initializers.zeros
         if self.kernel_init == "moco_v3":
             init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
-        zeros = nn.initializers.zeros
+        elif self.kernel_init == "dino":
+            init, bias_init = INITS["torch"], torch_bias(inputs)
         if not self.freeze_patches:
             kernel = self.param("patch_kernel", init, shape, jnp.float32)
             if not self.patch_bias:
                 return kernel, jnp.zeros((), jnp.float32)
-            return kernel, self.param("patch_bias", zeros, (self.width,), jnp.float32)
+            return kernel, self.param("patch_bias", bias_init, (self.width,), jnp.float32)
         draw = lambda init, shape: init(self.make_rng("params"), shape, jnp.float32)
         kernel = self.variable("batch_stats", "patch_kernel", draw, init, shape).value
         if not self.patch_bias:
             return kernel, jnp.zeros((), jnp.float32)
-        return kernel, self.variable("batch_stats", "patch_bias", draw, zeros, (self.width,)).value
+        bias = self.variable("batch_stats", "patch_bias", draw, bias_init, (self.width,)).value
+        return kernel, bias
 
     def _positions(self, height: int, width: int) -> tuple[Array, Array]:
         """Of the class token, [1 or 0, width], and of the patches, [t, width]."""
@@ -169,14 +173,19 @@ class ViT(nn.Module):
             fixed = sincos_positions(height, width, self.width, order=self.positions)
             return jnp.zeros((0, self.width), jnp.float32), jnp.asarray(fixed)
         side, first = self.image // self.patch, int(self.class_token and self.class_position)
-        table = self.param("positions", _normal, (first + side * side, self.width), jnp.float32)
+        init = INITS["normal_0.02"] if self.kernel_init == "dino" else _normal
+        table = self.param("positions", init, (first + side * side, self.width), jnp.float32)
         square = table[first:].reshape(side, side, self.width)
         resized = resize_positions(square, height, width, offset=self.resize_offset)
         return table[:first], resized.reshape(-1, self.width)
 
     def _kernels(self) -> jax.nn.initializers.Initializer:
-        xavier: jax.nn.initializers.Initializer = nn.initializers.xavier_uniform()
-        return xavier if self.kernel_init == "moco_v3" else _normal
+        inits: dict[str, jax.nn.initializers.Initializer] = {
+            "moco_v3": nn.initializers.xavier_uniform(),
+            "dino": INITS["normal_0.02"],
+            "trunc_normal_0.02": _normal,
+        }
+        return inits[self.kernel_init]
 
     def _norm(self, name: str) -> nn.LayerNorm:
         return nn.LayerNorm(epsilon=self.eps, dtype=self.dtype, name=name)

@@ -58,6 +58,9 @@ class BYOL(Method):
     """Share of the slow network that is kept at the first step; 0.996 for 1000 epochs."""
     final_momentum: float = 1.0
     """Share that is kept after the last step; half a cosine leads there."""
+    scale: float = 1.0
+    """Factor of the loss, which is the sum of two squared distances as in the authors' code;
+    solo-learn has half of it, lightly a quarter."""
 
     def check(self, batch_size: int) -> None:
         check_two_views(self)
@@ -91,7 +94,8 @@ class BYOL(Method):
             for name in ("encoder", "projector", "predictor")
         )
         value = byol_loss(p[:, 0], targets[1]) + byol_loss(p[:, 1], targets[0])
-        return value, Aux(memory._replace(stats=stats, slow_stats=slow_stats), {}, h, z)
+        memory = memory._replace(stats=stats, slow_stats=slow_stats)
+        return self.scale * value, Aux(memory, {}, h, z)
 
     def after_step(self, params: PyTree, memory: Memory, progress: Progress) -> Memory:
         momentum = cosine(progress, self.momentum, self.final_momentum)

@@ -69,7 +69,10 @@ class DeepClusterV2(Method):
     temperature: float = 0.1
     """Scale of the cosines with the centroids."""
     iterations: int = 10
-    """Of k-means, each epoch and head."""
+    """k-means iterations per epoch and head."""
+    views_apart: bool = False
+    """Whether each view goes through the network by itself, with its own batch statistics, as in
+    solo-learn and lightly; if not, views of one size share them."""
 
     def check(self, batch_size: int) -> None:
         check_large_views(self)
@@ -148,7 +151,8 @@ class DeepClusterV2(Method):
         return {"features": unit_rows(outputs["projector"][:, 0])}
 
     def _network(self, chunks: int = 1) -> Stack:
-        return Stack(chunks, encoder=self.encoder, projector=self.projector)
+        networks = {"encoder": self.encoder, "projector": self.projector}
+        return Stack(chunks, self.views_apart, **networks)
 
     def facts(self, batch_size: int) -> dict[str, str]:
         return {"clusters": " + ".join(f"{k:,}" for k in self.clusters) + " each epoch"}

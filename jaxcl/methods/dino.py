@@ -49,11 +49,11 @@ class DINO(Method):
     """Self-distillation with no labels; the teacher is what is kept."""
 
     augment: Recipe = dino(224)
-    encoder: nn.Module = vit("S/16", drop_path=0.1, resize_offset=0.1)
+    encoder: nn.Module = vit("S/16", drop_path=0.1, resize_offset=0.1, kernel_init="dino")
     """The network; the teacher's is the same without stochastic depth."""
     projector: nn.Module = MLP(
         (2048, 2048), 256, norm="none", bias=True, out_bias=True, activation="gelu",
-        kernel_init="trunc_normal_0.02",
+        kernel_init="normal_0.02",
     )  # fmt: skip
     """Features to the rows that are compared with the prototypes."""
     prototypes: Prototypes = Prototypes(65536, unit=True, unit_inputs=True)
@@ -74,6 +74,9 @@ class DINO(Method):
     """And at the last one, along half a cosine."""
     frozen_epochs: int = 1
     """Epochs at the start in which the prototypes stand still."""
+    views_apart: bool = False
+    """Whether each view goes through the network by itself, with its own batch statistics, as in
+    solo-learn and lightly; if not, views of one size share them."""
 
     def check(self, batch_size: int) -> None:
         check_large_views(self)
@@ -137,9 +140,8 @@ class DINO(Method):
         return self._stack(self.encoder.clone(drop_path=0.0) if dropping else self.encoder)
 
     def _stack(self, encoder: nn.Module) -> Stack:
-        return Stack(
-            self.chunks, encoder=encoder, projector=self.projector, prototypes=self.prototypes
-        )
+        heads = {"projector": self.projector, "prototypes": self.prototypes}
+        return Stack(self.chunks, self.views_apart, encoder=encoder, **heads)
 
     def kept(self, params: PyTree, memory: Memory) -> Kept:
         return Kept(self.encoder, memory.teacher["encoder"], memory.teacher_stats["encoder"])

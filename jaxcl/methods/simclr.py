@@ -34,6 +34,12 @@ class SimCLR(Method):
     """The head under the loss; thrown away after training."""
     temperature: float = 0.1
     """Scale of the similarities; 0.1 for ImageNet, 0.5 for CIFAR-10 in the paper."""
+    scale: float = 1.0
+    """Factor of the loss: 1 is the paper's mean over both directions, 2 the authors' code, which
+    adds the means of the two."""
+    views_apart: bool = False
+    """Whether each view goes through the network by itself, with its own batch statistics, as in
+    solo-learn and lightly; if not, views of one size share them."""
 
     def check(self, batch_size: int) -> None:
         check_two_views(self)
@@ -54,11 +60,12 @@ class SimCLR(Method):
         z = outputs["projector"]
         nce = nt_xent_with_accuracy(z[:, 0], z[:, 1], temperature=self.temperature)
         metrics = {"contrastive_accuracy": 100 * nce.accuracy}
-        return nce.loss, Aux(Statistics(stats), metrics, outputs["encoder"], z)
+        return self.scale * nce.loss, Aux(Statistics(stats), metrics, outputs["encoder"], z)
 
     @property
     def _network(self) -> Stack:
-        return Stack(self.chunks, encoder=self.encoder, projector=self.projector)
+        networks = {"encoder": self.encoder, "projector": self.projector}
+        return Stack(self.chunks, self.views_apart, **networks)
 
     def facts(self, batch_size: int) -> dict[str, str]:
         return {"negatives per anchor": f"{2 * batch_size - 2:,}"}

@@ -65,6 +65,9 @@ class SimCLRv2(Method):
     """The head under the loss; fine-tuning keeps its first layer."""
     temperature: float = 0.1
     """Scale of the similarities."""
+    scale: float = 1.0
+    """Factor of the loss: 1 is the mean over both directions, 2 the authors' code, which adds the
+    means of the two."""
     queue: int = 0
     """Rows of past batches that are further negatives; 0: none, 65,536 in the paper's variant."""
     momentum: float = 0.999
@@ -106,7 +109,7 @@ class SimCLRv2(Method):
             z[:, 0], z[:, 1], negatives, temperature=self.temperature, shown=shown
         )
         metrics = {"contrastive_accuracy": 100 * nce.accuracy}
-        return nce.loss, Aux(Memory(stats, past), metrics, outputs["encoder"], z)
+        return self.scale * nce.loss, Aux(Memory(stats, past), metrics, outputs["encoder"], z)
 
     def after_step(self, params: PyTree, memory: Memory, progress: Progress) -> Memory:
         if not isinstance(memory.past, Past):

@@ -2,8 +2,9 @@
 
     views -> encoder -> [n, v, d] -> projector -> [n, v, k] -> ...
 
-Views that go in together share one batch norm; a method that wants them apart calls twice. Views
-of different sizes go through the first module size by size, and through the rest all together.
+Views that go in together share one batch norm; a method that wants them apart calls twice, or asks
+for `apart`. Views of different sizes go through the first module size by size, and through the rest
+all together.
 """
 
 from collections.abc import Iterator
@@ -23,11 +24,13 @@ class Stack:
 
     Args:
       chunks: encode the rows in this many parts to save memory.
+      apart: every view goes through all modules by itself, with its own batch statistics, one after
+        the other.
       modules: the first takes images, the others rows.
     """
 
-    def __init__(self, chunks: int = 1, **modules: nn.Module) -> None:
-        self.chunks, self.modules = chunks, modules
+    def __init__(self, chunks: int = 1, apart: bool = False, /, **modules: nn.Module) -> None:
+        self.chunks, self.apart, self.modules = chunks, apart, modules
 
     def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, PyTree]:
         """Parameters and batch statistics by name, for such views."""
@@ -56,7 +59,8 @@ class Stack:
           train: batch norm by the batch's own statistics, dropout where there is a key.
           key: of dropout; every chunk and module draws its own.
         """
-        sizes = [jnp.stack(group, axis=1) for group in _by_size(views)]
+        groups = [[view] for view in views] if self.apart else _by_size(views)
+        sizes = [jnp.stack(group, axis=1) for group in groups]
         rows = jnp.arange(len(views[0]))
 
         def encode(part: tuple[list[Array], Array]) -> tuple[dict[str, Array], PyTree]:
@@ -85,7 +89,7 @@ class Stack:
                 )
                 made.append(rearrange(found["features"], "(n v) d -> n v d", n=len(rows)))
             outputs[name] = jnp.concatenate(made, axis=1)
-            x = [outputs[name]]
+            x = made if self.apart else [outputs[name]]
         return outputs, after
 
 

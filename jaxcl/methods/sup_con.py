@@ -55,6 +55,9 @@ class SupCon(Method):
     is "one" in the authors' code."""
     scale: float = 1.0
     """Factor of the loss; the authors' code has temperature / 0.07, and learning rates for that."""
+    views_apart: bool = False
+    """Whether each view goes through the network by itself, with its own batch statistics, as in
+    solo-learn and lightly; if not, views of one size share them."""
 
     def check(self, batch_size: int) -> None:
         check_two_views(self)
@@ -88,7 +91,8 @@ class SupCon(Method):
 
     @property
     def _network(self) -> Stack:
-        return Stack(self.chunks, encoder=self.encoder, projector=self.projector)
+        networks = {"encoder": self.encoder, "projector": self.projector}
+        return Stack(self.chunks, self.views_apart, **networks)
 
     def facts(self, batch_size: int) -> dict[str, str]:
         return {"rows told apart by class": f"{2 * batch_size:,}"}

@@ -63,7 +63,13 @@ class SwAV(Method):
     queue: int = 0
     """Rows of past batches that are assigned with each batch, a multiple of it; 0: none."""
     queue_epoch: int = 15
-    """Epochs after which the queue begins to fill; it is used from when it is full."""
+    """Epochs after which the queue begins to fill; it is used once it is full."""
+    queue_from_start: bool = False
+    """Whether the queue fills from the first step on, and is used after `queue_epoch`, as in
+    solo-learn's first version; if not, it begins to fill at `queue_epoch`."""
+    views_apart: bool = False
+    """Whether each view goes through the network by itself, with its own batch statistics, as in
+    solo-learn and lightly; if not, views of one size share them."""
 
     def check(self, batch_size: int) -> None:
         check_large_views(self)
@@ -89,7 +95,8 @@ class SwAV(Method):
         outputs, stats = self._network()(params, memory.stats, views)
         z = unit_rows(outputs["projector"])
         scores = jnp.unstack(self._scores(params, z), axis=1)
-        codes = self._codes(*jax.lax.stop_gradient((params, memory.queues, scores)))
+        ready = (not self.queue_from_start) | (progress.epoch >= self.queue_epoch)
+        codes = self._codes(*jax.lax.stop_gradient((params, memory.queues, scores)), ready)
         value = swapped_prediction(scores, codes, temperature=self.temperature)
         queues = tuple(
             self._pushed(queue, z[:, view], progress) for view, queue in enumerate(memory.queues)
@@ -105,7 +112,11 @@ class SwAV(Method):
         return scores
 
     def _codes(
-        self, params: PyTree, queues: tuple[Queue, ...], scores: tuple[Float[Array, "n k"], ...]
+        self,
+        params: PyTree,
+        queues: tuple[Queue, ...],
+        scores: tuple[Float[Array, "n k"], ...],
+        ready: Bool[Array, ""],
     ) -> list[Float[Array, "n k"]]:
         """Codes of the large views; those of a full queue are made with them and left out."""
         balanced = partial(sinkhorn, epsilon=self.epsilon, iterations=self.iterations)
@@ -117,12 +128,12 @@ class SwAV(Method):
             return balanced(jnp.concatenate([past, s]))[-len(s) :]
 
         return [
-            jax.lax.cond(queue.full, together, lambda s, _: balanced(s), s, queue)
+            jax.lax.cond(ready & queue.full, together, lambda s, _: balanced(s), s, queue)
             for s, queue in zip(scores, queues, strict=False)
         ]
 
     def _pushed(self, queue: Queue, z: Float[Array, "n d"], progress: Progress) -> Queue:
-        begun = progress.epoch >= self.queue_epoch
+        begun = self.queue_from_start | (progress.epoch >= self.queue_epoch)
         filled: Queue = jax.tree.map(partial(jnp.where, begun), push(queue, z), queue)
         return filled
 
@@ -132,10 +143,14 @@ class SwAV(Method):
         return {"prototypes": progress.step < jnp.round(self.freeze_epochs * progress.per_epoch)}
 
     def constrain(self, params: PyTree) -> PyTree:
-        return {**params, "prototypes": unit_columns(params["prototypes"])}
+        own = params["prototypes"]
+        if getattr(self.prototypes, "unit", False):
+            return params
+        return {**params, "prototypes": {**own, "kernel": unit_columns(own["kernel"])}}
 
     def _network(self, **more: nn.Module) -> Stack:
-        return Stack(self.chunks, encoder=self.encoder, projector=self.projector, **more)
+        networks = {"encoder": self.encoder, "projector": self.projector}
+        return Stack(self.chunks, self.views_apart, **networks, **more)
 
     def facts(self, batch_size: int) -> dict[str, str]:
         queue = f", then {batch_size + self.queue:,}" if self.queue else ""

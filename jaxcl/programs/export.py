@@ -168,9 +168,13 @@ def _resnet(network: ResNet, layout: str, channels: int) -> str:
         made = f"{home}.ResNet({home}.{block}, {list(network.blocks or BLOCKS[network.depth])})"
     steps = [f"net = {made}", "net.fc = torch.nn.Identity()"]
     side, stride = {"cifar": (3, 1), "half": (3, 2)}.get(network.stem, (7, 2))
-    if side == 3 or channels != 3:
-        shape = f"{channels}, 64, {side}, {stride}, {side // 2}, bias=False"
+    padding = side // 2 if network.stem_padding is None else network.stem_padding
+    if (side, padding, channels) != (7, 3, 3):
+        shape = f"{channels}, 64, {side}, {stride}, {padding}, bias=False"
         steps.append(f"net.conv1 = torch.nn.Conv2d({shape})")
+    if not network.stem_relu:
+        name = "relu" if layout == "torchvision" else "act1"
+        steps.append(f"net.{name} = torch.nn.Identity()")
     if side == 3:
         steps.append("net.maxpool = torch.nn.Identity()")
     elif not network.even_pool:

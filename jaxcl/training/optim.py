@@ -4,7 +4,6 @@ All share one schedule: linear warm-up to the peak, then a cosine, or a line, do
 the peak, or steps. The peak is `lr` scaled to the batch.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,11 +29,25 @@ class Optim:
     """Epochs of linear warm-up."""
     warmup_from: float = 0.0
     """Share of the peak that the warm-up begins at."""
+    warmup_end: Literal["after", "last"] = "after"
+    """When the warm-up reaches the peak: at the step after it, or one step earlier, at its own last
+    step, as np.linspace does in the codes of SwAV and DINO."""
+    changes: Literal["step", "epoch"] = "step"
+    """When the learning rate changes, in the warm-up and after it: at every step, or only where an
+    epoch begins, as PyTorch's schedulers do."""
     scaling: Literal["linear", "sqrt", "none"] = "linear"
     """Peak learning rate: lr * batch / 256, lr * sqrt(batch), or lr."""
     decay: Literal["cosine", "linear", "steps", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up; steps: to a tenth at 60 % and again at 80 %,
-    as in MoCo's first version and InstDisc (epochs 120 and 160 of 200)."""
+    """How the learning rate falls after the warm-up; steps: by a factor of `drop_by` at each share
+    of `drop_at`, which are MoCo's first version's and InstDisc's, epochs 120 and 160 of 200."""
+    drop_at: tuple[float, ...] = (0.6, 0.8)
+    """Shares of the run after the warm-up at which the learning rate drops, where `decay` is
+    steps."""
+    drop_by: float = 0.1
+    """Factor that the learning rate takes at each drop, where `decay` is steps."""
+    fall_from: Literal["warmup", "start"] = "warmup"
+    """Where the fall is counted from: the end of the warm-up, or the first step of the run, so that
+    the warm-up ends a little below the peak, as in the code of SupCon's authors."""
     final: float = 0.0
     """Share of the peak that it ends at."""
     weight_decay: float = 1e-4
@@ -61,20 +74,28 @@ class Optim:
         Raises:
           UserError: the warm-up is longer than the run.
         """
-        total, warmup = self.epochs * steps_per_epoch, round(self.warmup_epochs * steps_per_epoch)
+        each = steps_per_epoch if self.changes == "step" else 1  # changes in an epoch
+        total, warmup = self.epochs * each, round(self.warmup_epochs * each)
         if self.epochs < 1:
             raise UserError(f"optim.epochs={self.epochs}; a run needs at least 1")
+        if each == 1 and warmup != self.warmup_epochs:
+            raise UserError(
+                f"optim.warmup_epochs={self.warmup_epochs:g}, and the learning rate changes once "
+                f"an epoch; use {warmup}, or --optim.changes step"
+            )
         if warmup >= total:
             raise UserError(
                 f"optim.warmup_epochs={self.warmup_epochs:g} leaves nothing of "
                 f"optim.epochs={self.epochs}; make it smaller, for instance {self.epochs / 10:g}"
             )
         peak = self.peak(batch_size)
-        fall = self._fall(peak, total - warmup)
-        if not warmup:
-            return fall
-        rise = optax.linear_schedule(self.warmup_from * peak, peak, warmup)
-        return optax.join_schedules([rise, fall], [warmup])
+        ahead = warmup if self.fall_from == "start" else 0  # steps of the fall before it is seen
+        whole = self._fall(peak, total - warmup + ahead)
+        fall = lambda step: whole(step + ahead)
+        rising = warmup if self.warmup_end == "after" else max(warmup - 1, 1)
+        rise = optax.linear_schedule(self.warmup_from * peak, fall(0), rising)
+        rate = optax.join_schedules([rise, fall], [warmup]) if warmup else fall
+        return rate if self.changes == "step" else lambda step: rate(step // steps_per_epoch)
 
     def _fall(self, peak: float, steps: int) -> optax.Schedule:
         match self.decay:
@@ -83,7 +104,7 @@ class Optim:
             case "linear":
                 return optax.linear_schedule(peak, self.final * peak, steps)
             case "steps":
-                drops = {round(share * steps): 0.1 for share in (0.6, 0.8)}
+                drops = {round(share * steps): self.drop_by for share in self.drop_at}
                 return optax.piecewise_constant_schedule(peak, drops)
             case "constant":
                 return optax.constant_schedule(peak)
@@ -143,34 +164,44 @@ class LARS(Optim):
     lr_inside: bool = True
     """The learning rate enters the momentum, as in SimCLR's code, or scales it."""
     adapt_all: bool = False
-    """Adapt the rate of biases and norm parameters too, as SwAV's code does."""
+    """Adapt the rate of biases and norm parameters too."""
+    trust_of: Literal["gradient", "momentum"] = "gradient"
+    """Which norm the weight norm is divided by: that of the decayed gradient, before it enters the
+    momentum, or that of the momentum's step, as in SimCLR's code without classic momentum; the
+    learning rate then scales the momentum."""
+    nesterov: bool = False
+    """Take each step along the gradient plus the momentum that it has entered."""
     plain: tuple[str, ...] = ()
-    """Parts of the parameters, "logits" say, whose kernels take plain momentum steps too."""
+    """Parts of the parameters, "logits" say, whose kernels take plain momentum steps too. They are
+    decayed as all kernels are; in SimCLR's code that decay is part of the loss."""
 
     def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
-        def but_plain(mask: Callable[[PyTree], PyTree]) -> Callable[[PyTree], PyTree]:
-            def masked(params: PyTree) -> PyTree:
-                whole = mask(params)
-                none = {name: jax.tree.map(lambda _: False, whole[name]) for name in self.plain}
-                return {**whole, **none} if self.plain else whole
-
-            return masked
-
         rate = optax.scale_by_learning_rate(schedule)
-        adapt = optax.scale_by_trust_ratio(trust_coefficient=self.trust)
-        momentum = optax.trace(self.momentum)
-        return optax.chain(
-            optax.add_decayed_weights(self.weight_decay, mask=but_plain(self._decayed)),
-            optax.masked(adapt, but_plain(everything if self.adapt_all else matrices)),
-            *((rate, momentum) if self.lr_inside else (momentum, rate)),
+        adapt = optax.masked(
+            optax.scale_by_trust_ratio(trust_coefficient=self.trust), self._adapted
         )
+        momentum = optax.trace(self.momentum, self.nesterov)
+        order = (adapt, rate, momentum) if self.lr_inside else (adapt, momentum, rate)
+        return optax.chain(
+            optax.add_decayed_weights(self.weight_decay, mask=self._decayed),
+            *((momentum, adapt, rate) if self.trust_of == "momentum" else order),
+        )
+
+    def _adapted(self, params: PyTree) -> PyTree:
+        """True where the trust ratio applies."""
+        mask = everything(params) if self.adapt_all else matrices(params)
+        if not self.plain:
+            return mask
+        return mask | {name: jax.tree.map(lambda _: False, mask[name]) for name in self.plain}
 
 
 @dataclass(frozen=True)
 class LARC(Optim):
     """LARS whose adapted rate never exceeds the learning rate, as solo-learn uses on CIFAR.
 
-    Biases and norm parameters take plain momentum steps without decay, unless `adapt_all`.
+    Its trust ratio divides by |g| + wd |w|, a little more than LARS, and a tensor without gradient
+    is not decayed. Biases and norm parameters take plain momentum steps without decay, unless
+    `adapt_all`. SwAV on ImageNet is `LARC(trust=0.001, clip_rate=False, adapt_all=True)`.
 
     Reference: NVIDIA Apex LARC; vturrisi/solo-learn, solo/utils/lars.py.
     """
@@ -181,9 +212,11 @@ class LARC(Optim):
     """Step length as a share of the weight norm."""
     adapt_all: bool = False
     """Adapt and decay biases and norm parameters too."""
+    clip_rate: bool = True
+    """Whether no adapted rate may exceed the learning rate; if not, the two are multiplied."""
 
     def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
-        adapt = scale_by_clipped_trust(schedule, self.trust, self.weight_decay)
+        adapt = scale_by_larc_trust(schedule, self.trust, self.weight_decay, self.clip_rate)
         return optax.chain(
             adapt if self.adapt_all else optax.masked(adapt, matrices),
             optax.trace(self.momentum),
@@ -268,12 +301,12 @@ def clip_each_by_norm(limit: float) -> optax.GradientTransformation:
     return optax.stateless(lambda grads, _: jax.tree.map(shorten, grads))
 
 
-def scale_by_clipped_trust(
-    schedule: optax.Schedule, trust: float, weight_decay: float, eps: float = 1e-8
+def scale_by_larc_trust(
+    schedule: optax.Schedule, trust: float, weight_decay: float, clip: bool, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """(g + wd w) * min(trust |w| / (|g| + wd |w| + eps) / lr, 1), tensor by tensor.
+    """(g + wd w) * r, or with `clip` * min(r / lr, 1), where r = trust |w| / (|g| + wd |w| + eps).
 
-    A tensor or gradient of norm zero is passed on without decay.
+    Tensor by tensor; a tensor or gradient of norm zero is passed on without decay.
     """
 
     def init(params: PyTree) -> optax.ScaleByScheduleState:
@@ -287,7 +320,7 @@ def scale_by_clipped_trust(
         def adapt(g: jax.Array, w: jax.Array) -> jax.Array:
             g_norm, w_norm = jnp.linalg.norm(g.ravel()), jnp.linalg.norm(w.ravel())
             ratio = trust * w_norm / (g_norm + weight_decay * w_norm + eps)
-            adapted = (g + weight_decay * w) * jnp.minimum(ratio / rate, 1.0)
+            adapted = (g + weight_decay * w) * (jnp.minimum(ratio / rate, 1.0) if clip else ratio)
             return jnp.where((g_norm > 0) & (w_norm > 0), adapted, g)
 
         return jax.tree.map(adapt, grads, params), optax.ScaleByScheduleState(state.count + 1)

@@ -160,6 +160,10 @@ def transformers_config(network: ResNet, channels: int) -> dict[str, Any]:
     Raises:
       UserError: the stem is not the one that transformers' network has.
     """
+    if network.stem_padding is not None or not network.stem_relu:
+        raise UserError(
+            "transformers' ResNet pads the image by half the kernel and has a stem ReLU"
+        )
     if network.stem != "imagenet":
         raise UserError(f"stem={network.stem!r}; transformers' ResNet has the imagenet stem alone")
     base = round(64 * network.width)

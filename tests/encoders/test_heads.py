@@ -37,6 +37,18 @@ def test_prototypes_score_rows():
     np.testing.assert_allclose(scores, unit(x, 1) @ unit(kernel, 0), rtol=1e-5, atol=1e-6)
 
 
+def test_gains_that_start_at_the_lengths_leave_the_drawn_scores():
+    """torch's weight_norm changes no output when it is put on a layer."""
+    x = rows(3, 4)
+    normed = Prototypes(5, unit=True, train_gain=True, gain_init="lengths", bias=True)
+    made = start(normed, x)
+    params = made[0]
+    assert params["gain"].shape == (1, 5)
+    assert np.abs(params["bias"]).max() <= 0.5
+    expected = x @ np.asarray(params["kernel"]) + params["bias"]
+    np.testing.assert_allclose(run(normed, made, x)["features"], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_swavs_columns_are_of_length_one():
     """What the stored kernel becomes before a step: then use and storage agree."""
     x = rows(3, 4)
@@ -72,7 +84,7 @@ def test_dino_head_with_a_trained_gain_and_batch_norm():
     x = rows(5, 3)
     params, stats = start(SMALL.clone(train_gain=True), x)
     plain = run(SMALL, (params, stats), x)["features"]
-    gain = jnp.arange(1.0, 7.0)
+    gain = jnp.arange(1.0, 7.0)[None]
     scaled = run(SMALL.clone(train_gain=True), (params | {"gain": gain}, stats), x)["features"]
     np.testing.assert_allclose(scaled, gain * plain, rtol=1e-5, atol=1e-6)
     _, stats = start(SMALL.clone(norm="batch"), x)
@@ -83,7 +95,7 @@ def test_dino_head_is_a_network_and_prototypes_of_length_one():
     """From its narrow rows on, at any length: DINO's method freezes the last layer by itself."""
     x = rows(5, 3)
     params, _ = start(SMALL.clone(train_gain=True), x)
-    last = {"kernel": params["kernel"], "gain": jnp.arange(1.0, 7.0)}
+    last = {"kernel": params["kernel"], "gain": jnp.arange(1.0, 7.0)[None]}
     whole = run(SMALL.clone(train_gain=True), (params | last, {}), x)
     prototypes = Prototypes(6, unit=True, unit_inputs=True, train_gain=True)
     np.testing.assert_array_equal(start(prototypes, x)[0]["gain"], 1)

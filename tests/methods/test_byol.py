@@ -63,6 +63,8 @@ def test_golden_row_both_ways():
     """0.235854 one way, from reference code; the other way is the same for such networks."""
     value, _ = step(METHOD, EYE, memory_of(SLOW_EYE))
     np.testing.assert_allclose(value, 2 * 0.235854, rtol=1e-5)
+    half, _ = step(replace(METHOD, scale=0.5), EYE, memory_of(SLOW_EYE))
+    np.testing.assert_allclose(half, value / 2, rtol=1e-6)
 
 
 def test_a_perfect_prediction_costs_nothing():

@@ -11,6 +11,7 @@ from jaxcl.augment import simclr, swav
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.losses import nt_xent
 from jaxcl.methods import Progress, SimCLR
+from jaxcl.similarity import unit_rows
 
 METHOD = SimCLR(
     augment=simclr(16, blur=0.0, normalize=None),
@@ -43,6 +44,21 @@ def test_the_loss_is_nt_xent_of_the_projections():
     np.testing.assert_allclose(value, nt_xent(z[:, 0], z[:, 1], temperature=0.5), rtol=1e-6)
     assert z.shape == (6, 2, 8)
     assert aux.features.shape == (6, 2, 64)
+
+
+def test_the_authors_scale_adds_the_means_of_both_directions():
+    """Their code, tf2/objective.py, line 87: each direction's mean over the batch, then the sum."""
+    summed = replace(METHOD, scale=2.0)
+    value, aux = jax.jit(
+        lambda params: summed.loss(params, MEMORY, VIEWS, jax.random.key(2), START)
+    )(PARAMS)
+    a, b = (np.asarray(unit_rows(aux.embeddings[:, view]), np.float64) for view in (0, 1))
+    directions = []
+    for one, other in ((a, b), (b, a)):
+        own = np.where(np.eye(6, dtype=bool), -np.inf, one @ one.T / 0.5)
+        logits = np.concatenate([one @ other.T / 0.5, own], axis=1)
+        directions.append(np.mean(np.log(np.exp(logits).sum(1)) - np.diag(logits)))
+    np.testing.assert_allclose(value, sum(directions), rtol=1e-5)
 
 
 def test_swapping_the_views_leaves_the_loss():

@@ -42,6 +42,19 @@ def test_views_share_one_batch_norm():
     jax.tree.map(same, after, {"encoder": encoder, "projector": projector})
 
 
+def test_views_apart_are_calls_one_after_the_other():
+    stack = Stack(encoder=ENCODER, projector=HEAD)
+    params, stats = stack.init(jax.random.key(0), (WIDE,))
+    views = (WIDE, 2 * WIDE + 1)
+    outputs, after = jax.jit(Stack(1, True, **stack.modules))(params, stats, views)
+    for place, view in enumerate(views):
+        alone, stats = jax.jit(stack)(params, stats, (view,))
+        for name, rows in alone.items():
+            np.testing.assert_allclose(outputs[name][:, place], rows[:, 0], rtol=1e-5, atol=1e-6)
+    same = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(same, after, stats)
+
+
 def test_sizes_go_through_the_trunk_apart_and_through_the_head_together():
     trunk = Spread()
     stack = Stack(encoder=trunk, projector=HEAD)

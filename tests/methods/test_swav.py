@@ -146,6 +146,37 @@ def test_a_queue_waits_for_its_epoch_is_read_before_it_is_written_and_wraps():
         np.testing.assert_allclose(queue.rows, np.tile(z[view], (2, 1)), atol=1e-5)
 
 
+def test_a_queue_may_fill_from_the_first_step_and_wait_to_be_used():
+    """solo-learn fca55e3, solo/methods/swav.py, lines 102 and 126: filled at once, used later."""
+    method = replace(METHOD, queue_from_start=True)
+    loss = jax.jit(
+        lambda memory, step: method.loss(
+            PARAMS, memory, VIEWS_OF_SIX, jax.random.key(2), FULL._replace(step=step)
+        )
+    )
+    memory = EMPTY
+    for step in range(3):
+        memory = loss(memory, step)[1].memory
+        assert [int(queue.filled) for queue in memory.queues] == [min(6 * step + 6, 12)] * 2
+    (without, _), _ = value_and_grad(PARAMS, EMPTY, VIEWS_OF_SIX, 0)
+    (with_queue, _), _ = value_and_grad(PARAMS, MEMORY, VIEWS_OF_SIX, 5)
+    assert without != with_queue
+    np.testing.assert_allclose(loss(MEMORY, 4)[0], without, rtol=1e-5)
+    np.testing.assert_allclose(loss(MEMORY, 5)[0], with_queue, rtol=1e-5)
+
+
+def test_prototypes_that_are_scaled_on_use_are_stored_as_they_are_trained():
+    """Weight norm: lengths of their own, which no step brings back to 1."""
+    method = replace(
+        METHOD, prototypes=Prototypes(K, unit=True, train_gain=True, gain_init="lengths")
+    )
+    params, _ = jax.jit(method.init)(jax.random.key(1), VIEWS_OF_SIX)
+    kernel, gain = params["prototypes"]["kernel"], params["prototypes"]["gain"]
+    np.testing.assert_allclose(gain[0], np.linalg.norm(kernel, axis=0), rtol=1e-6)
+    assert np.abs(gain - 1).min() > 0.01
+    assert method.constrain(params) is params
+
+
 SMALL = replace(
     METHOD,
     augment=RECIPE,

@@ -107,6 +107,9 @@ class Memory:
 NETWORKS = {
     "stock": (ResNet(18), 3, "net = timm.create_model('resnet18'); net.fc"),
     "cifar": (ResNet(18, stem="cifar"), 3, "Conv2d(3, 64, 3, 1, 1, bias=False); net.maxpool"),
+    "cifar_of_libraries": (
+        ResNet(18, stem="cifar", stem_padding=2, stem_relu=False), 3, "Conv2d(3, 64, 3, 1, 2, bias"
+    ),
     "half": (ResNet(10, stem="half", stages=3), 1, "Conv2d(1, 64, 3, 2, 1, bias=False); net.max"),
     "bottlenecks": (ResNet(50, even_pool=False, stages=2), 3, "MaxPool2d(3, 2, ceil_mode=True)"),
     "vit": (ViT(32, 2, 2, 48, patch=8, image=32), 3, "num_heads=2, mlp_ratio=1.5, num_classes=0"),

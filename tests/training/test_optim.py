@@ -41,6 +41,26 @@ def test_lars_by_hand_while_the_rate_changes(inside):
     np.testing.assert_allclose(walk(optim, jnp.array(A[:2]), grads, rates), w, rtol=1e-5)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("trust_of", ["gradient", "momentum"])
+def test_lars_with_nesterov_and_without_classic_momentum(trust_of, nesterov):
+    """google-research/simclr 383d414, tf2/lars_optimizer.py, lines 96 to 132, line by line."""
+    w, v, rates = A[:2].copy(), np.zeros((2, 5)), [0.5, 2.0, 1.0]
+    for g, rate in zip([B[:2], C[:2], A[:2]], rates, strict=True):
+        g = g + 0.01 * w
+        if trust_of == "gradient":
+            step = rate * 0.001 * np.linalg.norm(w) / np.linalg.norm(g) * g
+            v = 0.9 * v + step
+            w = w - (0.9 * v + step if nesterov else v)
+        else:
+            v = 0.9 * v + g
+            update = 0.9 * v + g if nesterov else v
+            w = w - rate * 0.001 * np.linalg.norm(w) / np.linalg.norm(update) * update
+    optim = LARS(weight_decay=0.01, trust_of=trust_of, nesterov=nesterov)
+    grads = [jnp.array(g) for g in (B[:2], C[:2], A[:2])]
+    np.testing.assert_allclose(walk(optim, jnp.array(A[:2]), grads, rates), w, rtol=1e-5)
+
+
 def test_lars_leaves_biases_alone():
     """A vector takes a plain momentum step: no decay, no adaptation."""
     bias, gradient = jnp.array([1.0, -2.0]), jnp.array([0.3, 0.4])
@@ -49,13 +69,15 @@ def test_lars_leaves_biases_alone():
 
 
 @pytest.mark.parametrize("adapt_all", [False, True])
-def test_a_plain_part_takes_momentum_steps_without_decay(adapt_all):
-    """As SimCLR's code has it for the classifier; the other parts are as without it."""
+def test_a_plain_part_takes_decayed_momentum_steps(adapt_all):
+    """As SimCLR's code has it for the classifier, whose kernel is decayed by a term of the loss
+    (tf2/model.py, lines 52 to 58); the other parts are as without it."""
     params = {"encoder": {"kernel": jnp.array(A[:2])}, "logits": {"kernel": jnp.array(B[:2])}}
     grads = {"encoder": {"kernel": jnp.array(C[:2])}, "logits": {"kernel": jnp.array(A[:2])}}
     optim = LARS(weight_decay=0.5, adapt_all=adapt_all)
     moved = walk(replace(optim, plain=("logits",)), params, [grads], [0.1])
-    np.testing.assert_allclose(moved["logits"]["kernel"], B[:2] - 0.1 * A[:2], rtol=1e-6)
+    expected = B[:2] - 0.1 * (A[:2] + 0.5 * B[:2])
+    np.testing.assert_allclose(moved["logits"]["kernel"], expected, rtol=1e-6)
     np.testing.assert_array_equal(
         moved["encoder"]["kernel"], walk(optim, params, [grads], [0.1])["encoder"]["kernel"]
     )
@@ -82,6 +104,31 @@ def test_larc_by_hand():
         w = w - rate * v
     moved = walk(LARC(weight_decay=1e-3), jnp.array(A[:2]), [jnp.array(g) for g in grads], rates)
     np.testing.assert_allclose(moved, w, rtol=1e-5)
+
+
+def test_larc_without_clipping_is_apexs():
+    """NVIDIA/apex 0bfb830, apex/parallel/LARC.py, lines 89 to 102, around torch's SGD: all tensors
+    are adapted, one without gradient is not decayed, and its momentum goes on."""
+    w = {"kernel": A[:2].copy(), "bias": B[0].copy()}
+    v = dict.fromkeys(w, 0.0)
+    rates, zero = [0.4, 4.8, 0.4], np.zeros(5)
+    grads = [
+        {"kernel": g, "bias": h}
+        for g, h in zip([B[:2], C[:2], A[:2]], [A[0], zero, C[0]], strict=True)
+    ]
+    for grad, rate in zip(grads, rates, strict=True):
+        for name, g in grad.items():
+            norm = np.linalg.norm(w[name])
+            if np.linalg.norm(g):
+                ratio = 0.001 * norm / (np.linalg.norm(g) + norm * 0.1 + 1e-8)
+                g = (g + 0.1 * w[name]) * ratio
+            v[name] = 0.9 * v[name] + g
+            w[name] = w[name] - rate * v[name]
+    start = {"kernel": jnp.array(A[:2]), "bias": jnp.array(B[0])}
+    optim = LARC(trust=0.001, weight_decay=0.1, adapt_all=True, clip_rate=False)
+    moved = walk(optim, start, [jax.tree.map(jnp.array, g) for g in grads], rates)
+    for name, value in w.items():
+        np.testing.assert_allclose(moved[name], value, rtol=1e-5)
 
 
 def test_sgd_couples_decay_and_adamw_does_not():
@@ -133,6 +180,48 @@ def test_schedule_warms_up_from_zero_and_ends_at_its_floor():
     np.testing.assert_allclose([rate(0), rate(5), rate(10)], [0.0, peak / 2, peak], rtol=1e-6)
     middle = peak * (0.1 + 0.9 * 0.5)
     np.testing.assert_allclose([rate(30), rate(50)], [middle, 0.1 * peak], rtol=1e-5)
+
+
+def test_a_warmup_that_ends_at_its_last_step():
+    """facebookresearch/dino 7c446df, utils.py, lines 191 to 196."""
+    optim = LARS(lr=0.5, epochs=10, warmup_epochs=2, warmup_end="last", warmup_from=0.1, final=0.2)
+    rates = [float(optim.schedule(256, 5)(step)) for step in range(50)]
+    up = np.linspace(0.05, 0.5, 10)
+    down = 0.1 + 0.5 * (0.5 - 0.1) * (1 + np.cos(np.pi * np.arange(40) / 40))
+    np.testing.assert_allclose(rates, [*up, *down], rtol=1e-6)
+
+
+def test_a_fall_that_is_counted_from_the_first_step():
+    """HobbitLong/SupContrast 66a8fe5, util.py, line 56 and main_supcon.py, line 113."""
+    optim = SGD(lr=0.5, epochs=10, warmup_epochs=2, warmup_from=0.1, final=0.2, fall_from="start")
+    rates = [float(optim.schedule(256, 5)(step)) for step in range(50)]
+    cosine = 0.1 + 0.4 * (1 + np.cos(np.pi * np.arange(50) / 50)) / 2
+    up = 0.05 + (cosine[10] - 0.05) * np.arange(10) / 10
+    np.testing.assert_allclose(rates, [*up, *cosine[10:]], rtol=1e-6)
+
+
+def test_a_rate_that_changes_once_an_epoch():
+    """The schedule of whole epochs, each value for as many steps as an epoch has."""
+    optim = SGD(lr=0.5, epochs=6, warmup_epochs=2, changes="epoch", warmup_end="last")
+    rates = [float(optim.schedule(256, 3)(step)) for step in range(18)]
+    np.testing.assert_allclose(rates, np.repeat([optim.schedule(256, 1)(e) for e in range(6)], 3))
+    np.testing.assert_allclose(rates[::3][:3], [0.0, 0.5, 0.5])
+    steps = SGD(lr=0.03, epochs=200, warmup_epochs=0, decay="steps", changes="epoch")
+    assert float(steps.schedule(256, 7)(7 * 120)) == pytest.approx(0.003)
+
+
+def test_steady_parts_have_the_peak_where_the_rate_changes_once_an_epoch():
+    optim = SGD(lr=0.5, momentum=0.0, weight_decay=0.0, epochs=6, warmup_epochs=2, changes="epoch",
+                warmup_end="last", steady=("predictor",))  # fmt: skip
+    transform = optim.transform(optim.schedule(256, 3), 18)
+    w = {"predictor": jnp.ones(1), "encoder": jnp.ones(1)}
+    updates, _ = transform.update(w, transform.init(w), w)
+    np.testing.assert_allclose([updates["predictor"][0], updates["encoder"][0]], [-0.5, 0.0])
+
+
+def test_half_an_epoch_of_warmup_is_refused_where_the_rate_changes_once_an_epoch():
+    with pytest.raises(UserError, match=r"optim.warmup_epochs=2.5, .* use 2, or .*changes step"):
+        SGD(epochs=5, warmup_epochs=2.5, changes="epoch").schedule(256, 10)
 
 
 @pytest.mark.parametrize(("scaling", "lr"), [("linear", 0.3), ("sqrt", 0.075)])
