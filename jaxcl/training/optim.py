@@ -93,7 +93,7 @@ class Optim:
         whole = self._fall(peak, total - warmup + ahead)
         fall = lambda step: whole(step + ahead)
         rising = warmup if self.warmup_end == "after" else max(warmup - 1, 1)
-        rise = optax.linear_schedule(self.warmup_from * peak, fall(0), rising)
+        rise = optax.linear_schedule(self.warmup_from * peak, whole(ahead), rising)
         rate = optax.join_schedules([rise, fall], [warmup]) if warmup else fall
         return rate if self.changes == "step" else lambda step: rate(step // steps_per_epoch)
 
