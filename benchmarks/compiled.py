@@ -34,8 +34,8 @@ os.environ |= {
     "TPU_SKIP_MDS_QUERY": "1",  # and no machine to ask about its chips
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "XLA_FLAGS": f"--xla_gpu_autotune_level=0 --xla_dump_to={DUMP} --xla_dump_emitter_re=ptx "
-    + os.environ.get("XLA_FLAGS", ""),
+    "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
+    + f" --xla_gpu_autotune_level=0 --xla_dump_to={DUMP} --xla_dump_emitter_re=ptx",
 }
 
 import jax
