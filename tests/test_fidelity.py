@@ -458,7 +458,9 @@ def test_steps_in_which_swavs_prototypes_stand_still():
     for name, steps in (("swav_imagenet", 313), ("swav_imagenet_256", 5005),
                         ("swav_cifar10", 2 * 195), ("swav_cifar10_lightly", 0)):  # fmt: skip
         method, per = read(name).method, per_epoch(name)
-        still = method.frozen(Progress(jnp.arange(6000), 10**6, per)).get("prototypes", jnp.zeros(1))
+        still = method.frozen(Progress(jnp.arange(6000), 10**6, per)).get(
+            "prototypes", jnp.zeros(1)
+        )
         assert int(still.sum()) == steps
 
 
