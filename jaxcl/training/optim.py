@@ -74,11 +74,12 @@ class Optim:
         Raises:
           UserError: the warm-up is longer than the run.
         """
-        each = steps_per_epoch if self.changes == "step" else 1  # changes in an epoch
+        by_step = self.changes == "step"
+        each = steps_per_epoch if by_step else 1  # changes in an epoch
         total, warmup = self.epochs * each, round(self.warmup_epochs * each)
         if self.epochs < 1:
             raise UserError(f"optim.epochs={self.epochs}; a run needs at least 1")
-        if each == 1 and warmup != self.warmup_epochs:
+        if not by_step and warmup != self.warmup_epochs:
             raise UserError(
                 f"optim.warmup_epochs={self.warmup_epochs:g}, and the learning rate changes once "
                 f"an epoch; use {warmup}, or --optim.changes step"
@@ -89,13 +90,14 @@ class Optim:
                 f"optim.epochs={self.epochs}; make it smaller, for instance {self.epochs / 10:g}"
             )
         peak = self.peak(batch_size)
-        ahead = warmup if self.fall_from == "start" else 0  # steps of the fall before it is seen
-        whole = self._fall(peak, total - warmup + ahead)
-        fall = lambda step: whole(step + ahead)
+        fall, top = self._fall(peak, total - warmup), peak
+        if self.fall_from == "start":
+            whole = self._fall(peak, total)
+            fall, top = lambda step: whole(step + warmup), whole(warmup)
         rising = warmup if self.warmup_end == "after" else max(warmup - 1, 1)
-        rise = optax.linear_schedule(self.warmup_from * peak, whole(ahead), rising)
+        rise = optax.linear_schedule(self.warmup_from * peak, top, rising)
         rate = optax.join_schedules([rise, fall], [warmup]) if warmup else fall
-        return rate if self.changes == "step" else lambda step: rate(step // steps_per_epoch)
+        return rate if by_step else lambda step: rate(step // steps_per_epoch)
 
     def _fall(self, peak: float, steps: int) -> optax.Schedule:
         match self.decay:

@@ -222,6 +222,8 @@ def test_steady_parts_have_the_peak_where_the_rate_changes_once_an_epoch():
 def test_half_an_epoch_of_warmup_is_refused_where_the_rate_changes_once_an_epoch():
     with pytest.raises(UserError, match=r"optim.warmup_epochs=2.5, .* use 2, or .*changes step"):
         SGD(epochs=5, warmup_epochs=2.5, changes="epoch").schedule(256, 10)
+    one_step_an_epoch = SGD(epochs=5, warmup_epochs=2.5).schedule(256, 1)
+    assert float(one_step_an_epoch(1)) == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(("scaling", "lr"), [("linear", 0.3), ("sqrt", 0.075)])
