@@ -323,8 +323,21 @@ def test_batch_norm_of_half_precision_maps_is_as_exact_as_they_are():
     np.testing.assert_allclose(state["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-5)
 
 
+@pytest.mark.parametrize("chip", ["cpu", "tpu"])
+def test_many_pixels_keep_their_digits_about_the_running_mean(monkeypatch, chip):
+    monkeypatch.setattr(norm, "platform", lambda: chip)
+    x = (10 + 0.01 * np.random.default_rng(0).normal(size=(4, 32, 32, 3))).astype(np.float32)
+    module = BatchNorm(epsilon=1e-12)
+    variables = module.init(KEY, x, False)
+    stats = {"mean": jnp.full(3, 10.003), "var": jnp.ones(3)}
+    y, _ = module.apply(variables | {"batch_stats": stats}, x, True, mutable=["batch_stats"])
+    exact = x.astype(np.float64)
+    mean, var = exact.mean((0, 1, 2)), exact.var((0, 1, 2))
+    np.testing.assert_allclose(y, (exact - mean) / np.sqrt(var), atol=2e-3)
+
+
 def test_pixels_of_half_precision_are_read_once():
-    """On TPUs both sums are then part of the convolution; float32 maps are read twice."""
+    """On TPUs both sums are then part of the convolution; few float32 pixels are read twice."""
 
     def sums(dtype):
         x = jnp.zeros((4, 8, 8, 5), dtype)
