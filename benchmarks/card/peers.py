@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,14 @@ def wait(_: Any = None) -> None:
     """Until the card has nothing left to do."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def fresh() -> None:
+    """Nothing is left of the item before: neither compiled code, whose shapes would count as
+    changing ones, nor memory."""
+    torch._dynamo.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def memory(run: Callable[[], Any]) -> float:
@@ -61,8 +70,9 @@ def losses(sizes: Sizes) -> list[Item]:
 
 def loss(session: Session, make: Any, compiled: bool) -> dict[str, Any]:
     """Value and gradients of a loss of two sets of rows."""
+    fresh()
     value, rows, flop = make(session.sizes)
-    value = torch.compile(value) if compiled else value
+    value = torch.compile(value, dynamic=False) if compiled else value
 
     def run() -> None:
         for x in rows:
@@ -208,6 +218,7 @@ def blurred(x: Any, sigma: Any) -> Any:
 
 def step(session: Session, small: bool, batch: int) -> tuple[Callable[[], Any], int]:
     """A call that takes one training step: views, model, loss, gradients, SGD."""
+    fresh()
     sizes = session.sizes
     side, source = (sizes.cifar_side,) * 2 if small else (sizes.side, sizes.source)
     depth = sizes.small_depth if small else sizes.depth
@@ -215,7 +226,7 @@ def step(session: Session, small: bool, batch: int) -> tuple[Callable[[], Any], 
     optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
     count = sizes.images if small else 4 * batch
     images = torch.randint(0, 256, (count, source, source, 3), dtype=torch.uint8, device=device())
-    compile_ = (lambda x: x) if session.rehearse else torch.compile
+    compile_ = (lambda x: x) if session.rehearse else partial(torch.compile, dynamic=False)
     forward, make = compile_(model), compile_(two_views)
     torch.backends.cudnn.benchmark = True
 
@@ -265,23 +276,25 @@ def others(sizes: Sizes) -> list[Item]:
 
 def views(session: Session, small: bool) -> dict[str, Any]:
     """Source images a second of all of SimCLR's operations, compiled."""
+    fresh()
     sizes = session.sizes
     side, source = (sizes.cifar_side,) * 2 if small else (sizes.side, sizes.source)
     count = sizes.views[0 if small else 1]
     images = torch.randint(0, 256, (count, source, source, 3), dtype=torch.uint8, device=device())
-    make = two_views if session.rehearse else torch.compile(two_views)
+    make = two_views if session.rehearse else torch.compile(two_views, dynamic=False)
     seconds, figures = timing(session, lambda: make(images, side, 1.0, 0.5))
     return figures | {"images/s": count / seconds}
 
 
 def encode(session: Session) -> dict[str, Any]:
-    """Sentences a second by sentence-transformers' own `encode`."""
+    """Sentences a second by sentence-transformers' own `encode`; products in TF32, as XLA's are."""
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise Absent(f"sentence-transformers is not installed ({error})") from error
     from card.text import lines, model_folder
 
+    torch.set_float32_matmul_precision("high")
     model = SentenceTransformer(str(model_folder(session)), device=device())
     texts = lines(session.sizes.sentences)
     run = lambda: model.encode(texts, batch_size=256, show_progress_bar=False)

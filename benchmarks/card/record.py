@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ PEERS = {
 """Beginnings of items, and of those with the same end that they are held against."""
 
 
+FIELDS = {"part", "item", "status", "figures", "at"}
+"""What every row has."""
+
+
 class Record:
     """The results of one folder, over any number of calls and processes."""
 
@@ -36,13 +41,9 @@ class Record:
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, oldest first; one that was cut short is left out."""
-        rows = []
-        for line in self.file.read_text().splitlines() if self.file.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return rows
+        text = self.file.read_text(errors="replace") if self.file.exists() else ""
+        found = (parsed(line) for line in text.splitlines())
+        return [row for row in found if row.keys() >= FIELDS and isinstance(row["figures"], dict)]
 
     def add(self, part: str, item: str, status: str, figures: dict[str, Any], **more: Any) -> None:
         """Writes a row at once, and the tables anew.
@@ -56,13 +57,17 @@ class Record:
           more: what else is kept: seconds spent, a note.
         """
         row = {"part": part, "item": item, "status": status, "figures": figures, **more}
-        with self.file.open("a") as file:
-            file.write(json.dumps(row | {"at": time.time()}) + "\n")
-        (self.folder / "results.md").write_text(self.markdown())
+        line = json.dumps(row | {"at": time.time()}, default=float) + "\n"
+        before = self.file.read_bytes()[-1:] if self.file.exists() else b""
+        with self.file.open("a") as file:  # a row that was cut short must not take this one along
+            file.write(line if before in (b"", b"\n") else "\n" + line)
+        with suppress(OSError):  # the row is safe, and the tables are written again with the next
+            (self.folder / "results.md").write_text(self.markdown())
 
     def ratios(self) -> list[str]:
         """jaxcl's rates over PyTorch's, where both were measured."""
-        latest, found = self.latest(), []
+        latest = {key: row for key, row in self.latest().items() if row["status"] == "done"}
+        found = []
         for (part, item), row in latest.items():
             for own, peer in PEERS.items():
                 if item.startswith(own):
@@ -76,9 +81,8 @@ class Record:
 
     def begin(self, part: str, item: str, limit: float) -> None:
         """Notes what is being measured, so that who watches can end it."""
-        self.current.write_text(
-            json.dumps({"part": part, "item": item, "limit": limit, "since": time.time()})
-        )
+        told = {"part": part, "item": item, "limit": limit, "since": time.time()}
+        write_whole(self.current, json.dumps(told))
 
     def end(self) -> None:
         """Nothing is being measured."""
@@ -87,10 +91,10 @@ class Record:
     def running(self) -> dict[str, Any] | None:
         """What is being measured, if anything."""
         try:
-            found: dict[str, Any] = json.loads(self.current.read_text())
-        except (OSError, json.JSONDecodeError):
+            found = parsed(self.current.read_text(errors="replace"))
+        except OSError:
             return None
-        return found
+        return found if {"part", "item", "limit", "since"} <= found.keys() else None
 
     def latest(self) -> dict[tuple[str, str], dict[str, Any]]:
         """The newest row of every item, in the order in which items first came."""
@@ -104,7 +108,7 @@ class Record:
         about = self.folder / "machine.json"
         lines = []
         if about.exists():
-            told = json.loads(about.read_text())
+            told = parsed(about.read_text(errors="replace"))
             lines = ["; ".join(f"{name} {value}" for name, value in told.items()), ""]
         parts: dict[str, list[dict[str, Any]]] = {}
         for row in self.latest().values():
@@ -116,7 +120,8 @@ class Record:
             for row in rows:
                 cells = [shown(row["figures"].get(name, "")) for name in columns]
                 note = row.get("note", "") if row["status"] == "done" else told_of(row)
-                lines.append(f"| {' | '.join([row['item'], *cells, note])} |")
+                cells = [cell.replace("|", "/") for cell in (row["item"], *cells, note)]
+                lines.append(f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |")
             lines.append("")
         if ratios := self.ratios():
             lines += [
@@ -137,8 +142,23 @@ def shown(value: Any) -> str:
 
 def told_of(row: dict[str, Any]) -> str:
     """Why an item has no figures, in one line."""
-    note = str(row.get("note", "")).replace("|", "/").replace("\n", " ")
-    return f"{row['status']}: {note}"[:160]
+    return f"{row['status']}: {row.get('note', '')}"[:160]
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """A JSON object; an empty one where the text is something else."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is never seen half written."""
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
 
 
 def machine(device: Any) -> dict[str, str]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from card.session import Absent, Item, Session, Wrong
 from card.sizes import Sizes
-from card.timed import noise
+from card.timed import RIGHT, noise
 from jaxcl import Train, fit, load
 from jaxcl.augment import simclr
 from jaxcl.data import Data
@@ -33,7 +33,6 @@ from jaxcl.similarity import (
 from jaxcl.training import SGD, Probe
 from jaxcl.training.logs import read_metrics
 
-RIGHT = "Right on this card"
 ROOT = Path(__file__).parents[2]
 GOLDEN = 1e-5
 """Largest difference of a golden row, over its size where that is above 1."""
@@ -192,7 +191,7 @@ class Reference:
             return
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, str(Path(__file__).parents[1] / "accelerator.py")]
-        command += ["--group", "reference", "--out", str(folder)]
+        command += ["--group", "reference", "--out", str(folder), "--parent", str(os.getpid())]
         self.process = subprocess.Popen(
             command + ["--rehearse"] * rehearse,
             env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -16,6 +16,8 @@ from card.record import Record
 from card.sizes import Sizes
 
 MIB = 2**20
+COMPILING = 300.0
+"""Seconds that an item may wait for compilers before its own time begins."""
 
 
 class Wrong(Exception):
@@ -51,6 +53,8 @@ class Item:
     """Programs that it will ask for, compiled before it begins."""
     alone: bool = False
     """Wait until nothing else compiles: compilers try things out on the card."""
+    always: bool = False
+    """Done anew in each call, from what all calls have found."""
 
 
 @dataclass
@@ -89,11 +93,14 @@ class Session:
         """Measures the items that no earlier call has, and that this call has not tried."""
         for item in items:
             row = self.record.latest().get((item.part, item.name))
-            if row and (row["status"] == "done" or row["at"] >= begun):
+            done = row and row["status"] == "done" and not item.always
+            if row and (done or row["at"] >= begun):
                 continue
             if self.left < 5:
                 return
             limit = min(10 * item.limit if self.rehearse else item.limit, self.left)
+            self.record.begin(item.part, item.name, COMPILING)
+            self._wait(item)
             self.record.begin(item.part, item.name, limit)
             start = time.time()
             status, figures, note = self._measured(item)
@@ -107,9 +114,7 @@ class Session:
     def _measured(self, item: Item) -> tuple[str, dict[str, Any], str]:
         try:
             for program in item.programs:
-                self.compiled(program)
-            if item.alone:
-                self._quiet()
+                self.compiled(program)  # raises what its compiler said
             figures = item.run(self)
             return "done", figures, str(figures.pop("note", ""))
         except Wrong as error:
@@ -122,13 +127,17 @@ class Session:
             traceback.print_exc()
             return "failed", {}, f"{type(error).__name__}: {error}".splitlines()[0]
 
-    def ahead(self, items: Iterable[Item]) -> None:
+    def ahead(self, items: Iterable[Item], begun: float) -> None:
         """Begins to compile what these items will ask for."""
-        done = {key for key, row in self.record.latest().items() if row["status"] == "done"}
+        latest = self.record.latest()
         for item in items:
-            if (item.part, item.name) not in done:
-                for program in item.programs:
-                    self._ask(program)
+            row = latest.get((item.part, item.name))
+            if row and (row["status"] == "done" or row["at"] >= begun):
+                continue
+            for program in item.programs:
+                if self.left < 5:
+                    return
+                self._ask(program)
 
     def compiled(self, program: Any) -> Any:
         """The program for this card, compiled once."""
@@ -150,8 +159,11 @@ class Session:
         make = None if program.supplied else jax.jit(program.make).lower().compile()
         return lowered.compile(), make
 
-    def _quiet(self) -> None:
-        for future in list(self._asked.values()):
+    def _wait(self, item: Item) -> None:
+        """Until what it needs is compiled, or all that was asked for."""
+        for program in item.programs:
+            self._ask(program).exception()
+        for future in list(self._asked.values()) if item.alone else ():
             future.exception()
 
 
