@@ -15,7 +15,7 @@ from jaxcl.methods import Distil
 from jaxcl.methods.classifier import Classifier
 from jaxcl.training import LARS
 
-ENCODER = ResNet(18, stem="cifar", kernel_init="lecun")
+ENCODER = ResNet(18, stem="cifar", first_shortcut=True, kernel_init="lecun")
 HEAD = MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01")
 
 experiment = Experiment(

@@ -16,7 +16,7 @@ from jaxcl.training import LARS, Probe
 experiment = Experiment(
     method=FineTune(
         augment=crop_and_flip(32, sampler="tensorflow", interpolation="tf_bicubic", normalize=None),
-        encoder=ResNet(18, stem="cifar", kernel_init="lecun"),
+        encoder=ResNet(18, stem="cifar", first_shortcut=True, kernel_init="lecun"),
         projector=MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01"),
         keep_layers=1,
         classes=10,

@@ -18,7 +18,7 @@ from jaxcl.training import LARS
 experiment = Experiment(
     method=SimCLRv2(
         augment=simclr(32, strength=0.5, blur=0.0, interpolation="tf_bicubic", normalize=None),
-        encoder=ResNet(18, stem="cifar", kernel_init="lecun"),
+        encoder=ResNet(18, stem="cifar", first_shortcut=True, kernel_init="lecun"),
         projector=MLP((0, 0), 128, final_norm="scale", kernel_init="normal_0.01"),
         temperature=0.5,
         scale=2.0,

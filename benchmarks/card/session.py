@@ -68,7 +68,6 @@ class Session:
     data: Path | None = None
     """A pack of images."""
     rehearse: bool = False
-    since: float = field(default_factory=time.time)
     known: dict[str, Any] = field(default_factory=dict)
     """What items leave for later ones: rates of the card, settings."""
     flop: dict[str, float] = field(default_factory=dict)

@@ -35,7 +35,8 @@ EXPERIMENT = replace(
         temperature=0.5,
     ),
     data=Data(photos(), batch_size=32),
-    optim=LARS(lr=0.5, epochs=20, warmup_epochs=2),
+    # At a rate of 0.5 differences in the last bits grow a thousandfold in 20 steps.
+    optim=LARS(lr=0.1, epochs=20, warmup_epochs=2),
     train=replace(tiny.experiment.train, log_every=1, save_every=20),
     probe=Probe(every=0),
 )
@@ -54,11 +55,11 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.extended), 8])
 def test_one_device_equals_many(alone, tmp_path, devices):
     state, losses = trained(tmp_path / "run", devices)
-    np.testing.assert_allclose(losses, alone[1], rtol=1e-4)
+    np.testing.assert_allclose(losses, alone[1], rtol=1e-5)
     assert len(losses) == 20
     pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(alone[0].params), strict=True)
     for many, one in pairs:
-        np.testing.assert_allclose(many, one, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(many, one, rtol=0, atol=1e-5)
 
 
 def test_no_image_moves_between_devices(monkeypatch, tmp_path):
