@@ -55,6 +55,7 @@ def x64():
 
     `jax.enable_x64` as a context would reach this thread alone, and a run has others.
     """
+    jax.clear_caches()  # among them constants that were cut to 32 bits before
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
