@@ -118,7 +118,7 @@ def attend(
 
 
 def _cudnn_takes(q: Array, k: Array, v: Array) -> bool:
-    """Whether the chip and cuDNN's fused attention are made for these, and it is worth it."""
+    """True where the chip and cuDNN have fused attention for these arrays and it saves memory."""
     if not FLASH or platform() not in ("gpu", "cuda"):
         return False
     if jax.default_backend() == "gpu":  # else it is compiled for a GPU that is not here
@@ -136,7 +136,8 @@ def _cudnn_takes(q: Array, k: Array, v: Array) -> bool:
 
 
 def _attend_by_cudnn(q: Array, k: Array, v: Array, scale: float | None) -> Array:
-    """With one more token, which no query looks at, where jax refuses gradients of odd numbers."""
+    """Attention by cuDNN. An odd number of tokens, whose gradients jax refuses, gets one more token
+    that no query looks at."""
     tokens = [x.shape[1] for x in (q, k)]
     lengths: list[Array | None] = [None, None]
     if any(count % 2 for count in tokens):

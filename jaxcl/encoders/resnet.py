@@ -39,7 +39,7 @@ class ResNet(nn.Module):
     """Pixels of zeros on each side of the image before the first convolution; None: half of the
     kernel. solo-learn's CIFAR networks have 2, so that their first maps are 34x34."""
     stem_relu: bool = True
-    """Whether a ReLU follows the stem's norm; lightly's CIFAR networks have none there."""
+    """Apply a ReLU after the stem's norm; lightly's CIFAR networks have none there."""
     stages: Literal[2, 3, 4] = 4
     """How many of the four stages there are. Images whose last map would be under 4x4 do as well
     with one less, and XLA's convolutions of such maps are very slow on CPU."""

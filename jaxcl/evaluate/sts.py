@@ -95,7 +95,7 @@ def _correlation(
     correlate: Callable[[NumpyArray, NumpyArray], float],
     pooling: str,
 ) -> float:
-    """Of the subsets of one task, whose sentences are encoded together."""
+    """Correlation of one task, over all pairs of its subsets or as a mean over them."""
     sizes = [len(subset.gold) for subset in subsets]
     gold = np.concatenate([subset.gold for subset in subsets])
     first, second = ([text for s in subsets for text in s[side]] for side in (0, 1))
