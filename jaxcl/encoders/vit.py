@@ -56,6 +56,12 @@ class ViT(nn.Module):
     pool: Literal["token", "mean", "attention"] = "token"
     """Features: the class token, the mean over patches, or what a learned query gathers from all
     tokens (SigLIP); after the last norm."""
+    feature_blocks: int = 1
+    """Number of last blocks whose class tokens, each after the last norm, are joined as features;
+    DINO's linear protocol takes 4 of ViT-S. Only where pool is token."""
+    feature_mean: bool = False
+    """Whether the mean of the last patches is joined to those class tokens, as DINO's linear
+    protocol does for ViT-B."""
     projection: int = 0
     """Width of a linear layer without bias on the features, as in CLIP; 0: none."""
     first_norm: bool = False
@@ -83,13 +89,21 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> dict[str, Any]:
-        """Images [n, h, w, c] -> features [n, width or projection], float32; tokens [n, t, width]
+        """Images [n, h, w, c] -> features [n, width or projection, or a multiple of the width where
+        several tokens are joined], float32; tokens [n, t, width]
         after the last norm, class token first, then registers; stages: the tokens after each
         block; attention: the last block's maps [n, heads, t, t].
 
         Raises:
-          ValueError: the patch does not divide the images' sides.
+          ValueError: the patch does not divide the images' sides, or tokens are to be joined that
+            there are not.
         """
+        joins = self.feature_blocks != 1 or self.feature_mean
+        if joins and (self.pool != "token" or not 1 <= self.feature_blocks <= self.depth):
+            raise ValueError(
+                f"feature_blocks={self.feature_blocks}, feature_mean={self.feature_mean} join "
+                f"tokens of the last of {self.depth} blocks, and only where pool is token"
+            )
         x = self._embed(x)
         if self.first_norm:
             x = self._norm("norm_in")(x)
@@ -108,7 +122,8 @@ class ViT(nn.Module):
                 name=f"block{block + 1}",
             )(x, train)
             stages.append(x)
-        tokens = self._norm("norm")(x)
+        norm = self._norm("norm")
+        tokens = norm(x)
         patches = tokens[:, self.class_token + self.registers :]
         if self.pool == "attention":
             mlp = self.mlp or 4 * self.width
@@ -116,8 +131,13 @@ class ViT(nn.Module):
                 self.heads, mlp, self.activation, self.eps, self.dtype, name="pool"
             )
             features = gather(tokens, train)["features"]
+        elif self.pool == "mean":
+            features = jnp.mean(patches, axis=1)
         else:
-            features = tokens[:, 0] if self.pool == "token" else jnp.mean(patches, axis=1)
+            earlier = stages[-self.feature_blocks : -1]
+            parts = [*(norm(stage)[:, 0] for stage in earlier), tokens[:, 0]]
+            parts += [jnp.mean(patches, axis=1)] * self.feature_mean
+            features = jnp.concatenate(parts, axis=1)
         if self.projection:
             features = nn.Dense(
                 self.projection, use_bias=False, dtype=self.dtype, name="projection"

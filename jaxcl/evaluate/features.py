@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxcl.evaluate.knn import class_ranks
 from jaxcl.typing import Array, Float, Int, NumpyArray, PyTree
 
 Represent = Callable[[PyTree, dict[str, Any]], dict[str, Array]]
@@ -56,20 +57,26 @@ class Embedder:
         features, labels = zip(*pairs, strict=True)
         return np.concatenate(features), np.concatenate(labels)
 
-    def accuracy(self, variables: PyTree, passes: Passes) -> float | None:
-        """Share of the labelled rows whose class has the highest of the "logits", in percent.
+    def accuracies(self, variables: PyTree, passes: Passes) -> dict[str, float]:
+        """How often the "logits" of the labelled rows are right, in percent.
 
-        None where there are no logits, or no label.
+        "classifier" is the share of rows whose class has the highest of them; where there are more
+        than five classes, "classifier_top5" is the share whose class is among the highest five.
+        Empty where there are no logits, or no label.
         """
-        hits = known = 0
+        found, classes = [], 0
         for batch, labels in passes:
             outputs = self._run(variables, jax.tree.map(self._place, batch))
             if "logits" not in outputs:
-                return None
-            predicted = np.argmax(np.asarray(outputs["logits"])[: len(labels)], axis=1)
-            hits += int(np.sum(predicted == labels))
-            known += int(np.sum(labels >= 0))
-        return 100 * hits / known if known else None
+                return {}
+            logits = np.asarray(outputs["logits"])[: len(labels)]
+            classes, known = logits.shape[1], labels >= 0
+            found.append(np.asarray(class_ranks(logits, labels))[known])
+        ranks = np.concatenate(found)
+        if not len(ranks):
+            return {}
+        tops = {"classifier": 1} | ({"classifier_top5": 5} if classes > 5 else {})
+        return {name: 100 * float(np.mean(ranks < top)) for name, top in tops.items()}
 
     def _one(self, variables: PyTree, batch: dict[str, Any], count: int, output: str) -> NumpyArray:
         return np.asarray(self._run(variables, jax.tree.map(self._place, batch))[output])[:count]

@@ -155,12 +155,26 @@ def top_accuracy(
       labels: [m] class ids; a row labelled -1 counts as wrong.
       top: number of classes that are looked at; 5 is usual on ImageNet.
     """
+    hits = (class_ranks(scores, labels) < top) & (jnp.asarray(labels) >= 0)
+    return 100 * jnp.mean(hits, dtype=jnp.float32)
+
+
+def class_ranks(
+    scores: Float[Array | NumpyArray, "m classes"], labels: Int[Array | NumpyArray, "m"]
+) -> Int[Array, "m"]:
+    """Number of classes that come before each row's own class, int32; 0 where it comes first.
+
+    Of equal scores the lowest class id comes first.
+
+    Args:
+      scores: [m, classes] of any classifier.
+      labels: [m] class ids; the rank of a row labelled -1 says nothing.
+    """
     scores, labels = jnp.asarray(scores), jnp.asarray(labels)[:, None]
     ids = jnp.arange(scores.shape[1])
     own = jnp.take_along_axis(scores, jnp.maximum(labels, 0), axis=1)
     before = (scores > own) | ((scores == own) & (ids < labels))
-    hits = (jnp.sum(before, axis=1) < top) & (labels[:, 0] >= 0)
-    return 100 * jnp.mean(hits, dtype=jnp.float32)
+    return jnp.sum(before, axis=1, dtype=jnp.int32)
 
 
 @partial(jax.jit, static_argnames=("k", "exclude_self"))

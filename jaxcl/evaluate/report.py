@@ -24,6 +24,7 @@ CURVES = {
     "contrastive_accuracy": "Percent of views whose partner is more similar than all others.",
     "accuracy": "Percent of the labelled training images that the run's classifier names.",
     "classifier": "Percent of test images that the run's own classifier names.",
+    "classifier_top5": "Percent of test images whose class is among that classifier's first five.",
     "probe_accuracy": "Percent of a linear classifier trained alongside, unknown to the encoder.",
     "knn": "Percent of test images whose nearest training images vote for the right class.",
     "alignment": "Mean squared distance of two views of an image; lower is closer.",

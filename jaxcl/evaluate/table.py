@@ -8,6 +8,7 @@ from jaxcl.evaluate.evaluation import Evaluation
 TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS-B", "SICK-R")
 HEADINGS = {
     "classifier": "own class- ifier %",
+    "classifier_top5": "its top-5 %",
     "knn": "kNN %",
     "linear_lbfgs": "linear L-BFGS %",
     "linear_sgd": "linear SGD %",
@@ -26,6 +27,7 @@ HEADINGS = {
 }
 MEANINGS = {
     "classifier": "the classifier that the run itself trained, on the test images.",
+    "classifier_top5": "the class is among the five that the run's classifier puts first.",
     "knn": "the nearest training images vote, weighted by similarity; nothing is fitted.",
     "linear_lbfgs": "logistic regression on the frozen features, fitted to its optimum.",
     "linear_sgd": "a linear classifier trained by SGD, the best of a grid on held-out images.",
@@ -39,7 +41,7 @@ MEANINGS = {
     "effective_rank": "how many directions the features use (exp of the entropy of the spectrum).",
     "top_singular_share": "share of the largest singular value; near 1 is a collapse.",
 }
-ACCURACIES = ("classifier", "knn", "linear_lbfgs", "linear_sgd")
+ACCURACIES = ("classifier", "classifier_top5", "knn", "linear_lbfgs", "linear_sgd")
 LABELS = re.compile(r"labels_(\d+)_per_class")
 SHOTS = re.compile(r"(mean|ridge)_(\d+)_way_(\d+)_shot")
 LEARNERS = {"mean": "nearest class mean", "ridge": "ridge regression"}

@@ -4,7 +4,7 @@ x -> encoder -> h -> first layers of the projector -> logits
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from flax import linen as nn
 
@@ -38,13 +38,16 @@ class Classifier:
     keep_layers: int = 1
     """Layers of that head that stay under the classes; 0 discards it, -1 keeps all."""
     classes: int = 1000
-    """Of the data."""
+    """Number of classes in the data."""
+    logits_init: Literal["zeros", "normal_0.01", "lecun", "torch"] = "zeros"
+    """Distribution of the classifier's kernel at the start; with torch also that of its biases,
+    which are 0 otherwise."""
 
     def network(self, chunks: int = 1) -> Stack:
-        """Its parts; the logits start at zero."""
+        """Its parts."""
         head = first_layers(self.projector, self.keep_layers)
         kept = {} if head is None else {"projector": head}
-        logits = MLP((), self.classes, out_bias=True, kernel_init="zeros")
+        logits = MLP((), self.classes, out_bias=True, kernel_init=self.logits_init)
         return Stack(chunks, encoder=self.encoder, **kept, logits=logits)
 
     def scores(

@@ -13,7 +13,7 @@ Reference: Caron et al. 2021, arXiv:2104.14294, algorithm 1; facebookresearch/di
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class DINO(Method):
-    """Self-distillation with no labels; the teacher is what is kept."""
+    """Self-distillation with no labels."""
 
     augment: Recipe = dino(224)
     encoder: nn.Module = vit("S/16", drop_path=0.1, resize_offset=0.1, kernel_init="dino")
@@ -74,6 +74,9 @@ class DINO(Method):
     """And at the last one, along half a cosine."""
     frozen_epochs: int = 1
     """Epochs at the start in which the prototypes stand still."""
+    keep: Literal["teacher", "student"] = "teacher"
+    """Which network is evaluated and exported: the teacher, as in the paper, or the student, as in
+    solo-learn and lightly."""
     views_apart: bool = False
     """Whether each view goes through the network by itself, with its own batch statistics, as in
     solo-learn and lightly; if not, views of one size share them."""
@@ -119,7 +122,8 @@ class DINO(Method):
         metrics = {"teacher_entropy": entropy, "divergence": value - entropy}
         centre = next_centre(memory.centre, t, momentum=self.centre_momentum)
         memory = Memory(memory.teacher, stats, teacher_stats, centre)
-        return value, Aux(memory, metrics, teacher["encoder"], student["projector"][:, :LARGE])
+        features = (teacher if self.keep == "teacher" else student)["encoder"][:, :LARGE]
+        return value, Aux(memory, metrics, features, student["projector"][:, :LARGE])
 
     def frozen(self, progress: Progress) -> dict[str, Bool[Array, ""]]:
         if not self.frozen_epochs:
@@ -144,6 +148,8 @@ class DINO(Method):
         return Stack(self.chunks, self.views_apart, encoder=encoder, **heads)
 
     def kept(self, params: PyTree, memory: Memory) -> Kept:
+        if self.keep == "student":
+            return self.trained(params, memory)
         return Kept(self.encoder, memory.teacher["encoder"], memory.teacher_stats["encoder"])
 
     def facts(self, batch_size: int) -> dict[str, str]:

@@ -25,7 +25,10 @@ from jaxcl.errors import UserError
 from jaxcl.methods.method import Kept, Method
 from jaxcl.typing import PyTree
 
-HOW = ("groups", "dtype", "remat", "zero_init", "kernel_init", "stem_init", "parent", "name")
+HOW = (
+    "groups", "dtype", "remat", "zero_init", "kernel_init", "stem_init", "feature_blocks",
+    "feature_mean", "parent", "name",
+)  # fmt: skip
 """Fields of a module that leave the meaning of its weights alone."""
 
 

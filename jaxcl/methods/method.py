@@ -179,16 +179,20 @@ class Method:
         """Who is trained by what; one phase over all parameters unless a method says otherwise."""
         return (Phase("main", self.loss),)
 
-    def kept(self, params: PyTree, memory: PyTree) -> Kept:
-        """The encoder that is evaluated and exported.
-
-        The trained `encoder` and its statistics, unless a method says otherwise: its slow copy.
-        """
+    def trained(self, params: PyTree, memory: PyTree) -> Kept:
+        """The encoder that gradients train, with its statistics."""
         encoder, stats = getattr(self, "encoder", None), getattr(memory, "stats", {})
         if encoder is None or "encoder" not in params:
             name = type(self).__name__
             raise UserError(f"{name} does not say which encoder it keeps: define `kept`")
         return Kept(encoder, params["encoder"], stats.get("encoder", {}))
+
+    def kept(self, params: PyTree, memory: PyTree) -> Kept:
+        """The encoder that is evaluated and exported.
+
+        The trained one, unless a method says otherwise: its slow copy.
+        """
+        return self.trained(params, memory)
 
     def represent(self, params: PyTree, memory: PyTree, batch: Batch) -> dict[str, Array]:
         """What evaluation sees of plain, unaugmented images: "features" [n, d] float32."""

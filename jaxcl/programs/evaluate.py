@@ -23,7 +23,9 @@ from jaxcl.evaluate.table import comparison_table
 from jaxcl.experiment import classes_of, flatten, read_config, to_json
 from jaxcl.options import POSITIONAL, parsed
 from jaxcl.programs.answers import answered
+from jaxcl.programs.protocol import evaluate_protocol
 from jaxcl.programs.similarity import evaluate_sentences
+from jaxcl.protocols import PROTOCOLS, Name
 from jaxcl.run import Run, load
 from jaxcl.training.logs import read_metrics
 from jaxcl.training.probe import Probe
@@ -53,6 +55,15 @@ class Evaluate:
     """The checkpoint with the highest kNN accuracy, or STS-B correlation, instead of the newest."""
     config: str = ""
     """Config file that defines the run's own method or module classes, where it has any."""
+    protocol: Name | None = None
+    """Score the run as the authors of this name do, and nothing else: their linear classifier on
+    crops (a run of its own in RUN/linear_NAME_stepN), their kNN, or the online classifier. Scores
+    go to RUN/protocol_NAME.json. None: the scores that are the same for all runs."""
+    epochs: int = 0
+    """Epochs of the protocol's linear classifier; 0: as many as the authors take."""
+    batch_size: int = 0
+    """Batch size of the protocol's linear classifier, which its learning rate is scaled to; 0: as
+    large as the authors'."""
     compare: bool = True
     """Also evaluate raw pixels, or averaged word vectors, and the untrained encoder."""
     labels_per_class: tuple[int, ...] = (1, 10)
@@ -80,10 +91,19 @@ def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:
     """Scores a run, prints the table, and writes evaluation.json and report.html beside it.
 
     Raises:
-      UserError: no run there, or no data.
+      UserError: no run there, no data, or options that do not go together.
     """
     classes = classes_of(read_config(options.config)) if options.config else {}
-    run = load(options.run, best=options.best, classes=classes.values())
+    best = options.best or (options.protocol is not None and PROTOCOLS[options.protocol].best)
+    run = load(options.run, best=best, classes=classes.values())
+    if options.protocol is not None:
+        source = parse_source(options.data) if options.data else None
+        evaluate_protocol(
+            run, options.protocol, source, epochs=options.epochs, batch_size=options.batch_size
+        )
+        return {}
+    if options.epochs or options.batch_size:
+        raise UserError("--epochs and --batch-size are those of a linear protocol: add --protocol")
     return evaluated(run.experiment.data, run, options)
 
 
@@ -140,8 +160,7 @@ def _own_classifier(run: Run, test: Examples) -> dict[str, float]:
     if not run.trainer.classifies or len(test.classes) != len(run.classes):
         return {}
     passes = run.experiment.data.passes(test, run.experiment.method)
-    accuracy = run.classifier.accuracy(run.state, passes)
-    return {} if accuracy is None else {"classifier": accuracy}
+    return run.classifier.accuracies(run.state, passes)
 
 
 def _pixels(train: Examples, test: Examples) -> Features:

@@ -50,8 +50,7 @@ class Neighbours:
                 hits = np.argmax(logits, axis=1) == query_labels
                 row["probe_accuracy"] = 100 * float(np.mean(hits))
         if self._watched.classifier is not None:
-            accuracy = self._watched.classifier.accuracy(state, self._passes(self._queries))
-            row |= {} if accuracy is None else {"classifier": accuracy}
+            row |= self._watched.classifier.accuracies(state, self._passes(self._queries))
         sample = jnp.asarray(queries[:GEOMETRY_ROWS])
         measures: dict[str, Any] = {
             "uniformity": uniformity, "feature_std": feature_std, "effective_rank": effective_rank,

@@ -194,7 +194,9 @@ class LARS(Optim):
         mask = everything(params) if self.adapt_all else matrices(params)
         if not self.plain:
             return mask
-        return mask | {name: jax.tree.map(lambda _: False, mask[name]) for name in self.plain}
+        return mask | {
+            name: jax.tree.map(lambda _: False, mask[name]) for name in self.plain if name in mask
+        }
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,19 @@
 """What is measured while a run goes on; a linear classifier trained beside the method."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxcl.data import Section
+from jaxcl.encoders.mlp import INITS, torch_bias
+from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
-from jaxcl.typing import Array, Float, Int, Metrics, PyTree
+from jaxcl.training.optim import Optim
+from jaxcl.typing import Array, Float, Int, Key, Metrics, PyTree
 
 if TYPE_CHECKING:
     from jaxcl.training.state import State
@@ -69,7 +72,11 @@ class Probe(Watch):
     linear: bool = True
     """Train a linear classifier beside the method."""
     lr: float = 1e-2
-    """Adam learning rate of that classifier."""
+    """Peak learning rate of that classifier, whatever the batch size."""
+    optimiser: Literal["adam", "run"] = "adam"
+    """How that classifier is trained: adam, at a constant rate from zero weights; or run, by the
+    run's own optimiser and schedule without weight decay, from torch's initial weights, as
+    solo-learn does it."""
     neighbours: int = 200
     """k of the weighted kNN."""
     temperature: float = 0.1
@@ -89,6 +96,23 @@ class Probe(Watch):
         return Neighbours(self, watched)
 
 
+@dataclass(frozen=True)
+class ClassifierAccuracy(Watch):
+    """Top-1 and top-5 accuracy of the method's own classifier on the test images.
+
+    For methods that train a classifier on features that stay, where kNN would always say the same.
+    """
+
+    best: ClassVar[str] = "classifier"
+
+    def judge(self, watched: Watched) -> Judge:
+        if watched.classifier is None:
+            name = type(watched.method).__name__
+            raise UserError(f"{name} trains no classifier; give the experiment probe=Probe()")
+        classifier, test = watched.classifier, watched.data.split("test")
+        return lambda state: classifier.accuracies(state, watched.data.passes(test, watched.method))
+
+
 class LinearProbe(NamedTuple):
     """Weights and optimiser state."""
 
@@ -100,11 +124,34 @@ PROBE_METRICS = ("probe_loss", "probe_accuracy")
 """What `train_probe` measures, in percent the second."""
 
 
-def init_probe(probe: Probe, width: int, classes: int) -> LinearProbe:
-    """A zero classifier of features [n, width]."""
-    shapes = {"kernel": (width, classes), "bias": (classes,)}
-    params = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
-    return LinearProbe(params, optax.adam(probe.lr).init(params))
+def init_probe(
+    config: Probe, transform: optax.GradientTransformation, width: int, classes: int, key: Key
+) -> LinearProbe:
+    """A classifier of features [n, width] before its first step."""
+    init, bias_init = INITS["zeros"], INITS["zeros"]
+    if config.optimiser == "run":
+        init, bias_init = INITS["torch"], torch_bias(width)
+    key, bias_key = jax.random.split(key)
+    params = {
+        "kernel": init(key, (width, classes), jnp.float32),
+        "bias": bias_init(bias_key, (classes,), jnp.float32),
+    }
+    return LinearProbe(params, transform.init(params))
+
+
+def probe_transform(
+    config: Probe, run: Optim, batch_size: int, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """The optax transformation that trains the classifier beside a run with such an optimiser."""
+    if config.optimiser == "adam":
+        return optax.adam(config.lr)
+    share = run.peak(batch_size) / config.lr  # both warm up from, and end at, the same rates
+    own = replace(
+        run, lr=config.lr, scaling="none", weight_decay=0.0, steady=(),
+        warmup_from=share * run.warmup_from, final=share * run.final,
+    )  # fmt: skip
+    schedule = own.schedule(batch_size, steps_per_epoch)
+    return own.transform(schedule, own.epochs * steps_per_epoch)
 
 
 def probe_logits(probe: LinearProbe, features: Float[Array, "n d"]) -> Float[Array, "n c"]:
@@ -114,7 +161,10 @@ def probe_logits(probe: LinearProbe, features: Float[Array, "n d"]) -> Float[Arr
 
 
 def train_probe(
-    config: Probe, probe: LinearProbe, features: Float[Array, "n v d"], labels: Int[Array, "n"]
+    transform: optax.GradientTransformation,
+    probe: LinearProbe,
+    features: Float[Array, "n v d"],
+    labels: Int[Array, "n"],
 ) -> tuple[LinearProbe, Metrics]:
     """One step on all views; rows with label -1 count nothing."""
     n, v, d = features.shape
@@ -130,7 +180,7 @@ def train_probe(
         return jnp.sum(share * nll), jnp.sum(share * hits)
 
     (value, accuracy), grads = jax.value_and_grad(loss, has_aux=True)(probe.params)
-    updates, optim = optax.adam(config.lr).update(grads, probe.optim, probe.params)
+    updates, optim = transform.update(grads, probe.optim, probe.params)
     params = optax.apply_updates(probe.params, updates)
     metrics = dict(zip(PROBE_METRICS, (value, 100 * accuracy), strict=True))
     return LinearProbe(params, optim), metrics

@@ -12,7 +12,15 @@ from jaxcl.methods.slow import follow
 from jaxcl.training.freezing import hold_moments, hold_parts
 from jaxcl.training.monitors import monitors
 from jaxcl.training.optim import Optim
-from jaxcl.training.probe import PROBE_METRICS, LinearProbe, Watch, init_probe, train_probe
+from jaxcl.training.probe import (
+    PROBE_METRICS,
+    LinearProbe,
+    Probe,
+    Watch,
+    init_probe,
+    probe_transform,
+    train_probe,
+)
 from jaxcl.training.state import State
 from jaxcl.typing import Array, Float, Int, Key, Metrics, PyTree
 
@@ -46,11 +54,12 @@ class Trainer:
         init_key, views_key, run_key = jax.random.split(root, 3)
         views = self.method.views(views_key, batch)
         params, memory = self.method.init(init_key, views)
-        if unknown := set(self.optim.steady) - set(params):
-            raise UserError(
-                f"optim.steady names {', '.join(sorted(unknown))}, and the parameters' parts are "
-                f"{', '.join(sorted(params))}"
-            )
+        for field in ("steady", "plain"):
+            if unknown := set(getattr(self.optim, field, ())) - set(params):
+                raise UserError(
+                    f"optim.{field} names {', '.join(sorted(unknown))}, and the parameters' parts "
+                    f"are {', '.join(sorted(params))}"
+                )
         bank_key = jax.random.fold_in(init_key, 1)
         memory = self.method.per_example(bank_key, memory, self.examples)
         transform = self._transform()
@@ -68,7 +77,10 @@ class Trainer:
         aux, metrics = jax.eval_shape(self._step, state, batch)[1:]
         config = self.probe.online
         if config is not None and self.classes > 1 and aux.features is not None:
-            probe = init_probe(config, aux.features.shape[2], self.classes)
+            probe_key, width = jax.random.fold_in(init_key, 2), aux.features.shape[2]
+            probe = init_probe(
+                config, self._probe_transform(config), width, self.classes, probe_key
+            )
             state, metrics = state._replace(probe=probe), {*metrics, *PROBE_METRICS}
         totals = {name: jnp.zeros([], jnp.float32) for name in sorted((*metrics, "count"))}
         return state._replace(totals=totals)
@@ -95,7 +107,8 @@ class Trainer:
             state = state._replace(average=average)
         config, probe = self.probe.online, state.probe
         if config is not None and isinstance(probe, LinearProbe) and aux.features is not None:
-            probe, seen = train_probe(config, probe, aux.features, batch["label"])
+            transform = self._probe_transform(config)
+            probe, seen = train_probe(transform, probe, aux.features, batch["label"])
             state, metrics = state._replace(probe=probe), metrics | seen
         return state, aux, metrics
 
@@ -132,6 +145,9 @@ class Trainer:
         start = self.progress(0)
         return self.optim.transform(self.schedule, start.total, tuple(self.method.frozen(start)))
 
+    def _probe_transform(self, config: Probe) -> optax.GradientTransformation:
+        return probe_transform(config, self.optim, self.batch_size, self.steps_per_epoch)
+
     def represent(self, state: State, batch: Batch) -> dict[str, Array]:
         """What evaluation sees: the method's outputs for plain images, averaged weights if kept."""
         return self.method.represent(self._evaluated(state), state.memory, batch)
@@ -149,6 +165,10 @@ class Trainer:
     def kept(self, state: State) -> Kept:
         """The encoder with the weights that `represent` applies."""
         return self.method.kept(self._evaluated(state), state.memory)
+
+    def trained(self, state: State) -> Kept:
+        """The encoder that gradients train, averaged weights if kept."""
+        return self.method.trained(self._evaluated(state), state.memory)
 
     def _evaluated(self, state: State) -> PyTree:
         return state.average if self.optim.average else state.params

@@ -48,6 +48,32 @@ def test_outputs_by_name():
     np.testing.assert_array_equal(run(SMALL, x)["features"], run(SMALL, x)["tokens"][:, 0])
 
 
+def test_class_tokens_of_several_blocks_are_features():
+    """As DINO's linear protocol: four tokens of ViT-S, each after the last norm; of ViT-B the last
+    one and the mean of the last patches."""
+    plain = ViT(width=8, depth=3, heads=2, patch=4, image=8)
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+    params, stats = initialise(plain, jax.random.key(0), x)
+    params["norm"] = {"scale": jnp.linspace(0.5, 2.0, 8), "bias": jnp.linspace(-1.0, 1.0, 8)}
+    see = lambda **fields: forward(plain.clone(**fields), params, stats, x, train=False)[0]
+    outputs = see()
+    stage = np.asarray(outputs["stages"][1], np.float64)[:, 0]
+    stage = (stage - stage.mean(1, keepdims=True)) / np.sqrt(stage.var(1, keepdims=True) + 1e-6)
+    stage = stage * params["norm"]["scale"] + params["norm"]["bias"]
+    tokens = outputs["tokens"]
+    both = np.concatenate([stage, tokens[:, 0]], axis=1)
+    np.testing.assert_allclose(see(feature_blocks=2)["features"], both, rtol=1e-4, atol=1e-5)
+    mean = np.concatenate([tokens[:, 0], np.mean(tokens[:, 1:], axis=1)], axis=1)
+    np.testing.assert_allclose(see(feature_mean=True)["features"], mean, rtol=1e-5, atol=1e-6)
+    for fields in (
+        {"feature_blocks": 4},
+        {"feature_blocks": 0},
+        {"pool": "mean", "feature_blocks": 2},
+    ):
+        with pytest.raises(ValueError, match="join tokens of the last of 3 blocks"):
+            see(**fields)
+
+
 def test_patches_are_read_row_by_row():
     """Without positions, exchanging two patches exchanges two tokens and nothing else."""
     params, stats = initialise(SMALL, KEY, images(16))

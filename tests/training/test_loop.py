@@ -10,6 +10,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -20,7 +21,7 @@ from jaxcl.methods import Aux, Method, Phase, SimCLR
 from jaxcl.training import SGD, Probe
 from jaxcl.training.directory import check_free, claim
 from jaxcl.training.logs import Display, Log, duration, read_metrics
-from jaxcl.training.probe import init_probe, train_probe
+from jaxcl.training.probe import init_probe, probe_transform, train_probe
 from jaxcl.training.step import Trainer
 
 SHORT = tiny.with_("optim", epochs=1, warmup_epochs=0.2)
@@ -287,16 +288,38 @@ def test_average_follows_the_weights():
 
 
 def test_the_probe_learns_and_skips_rows_without_label():
-    config = Probe(lr=0.1)
+    adam, key = optax.adam(0.1), jax.random.key(0)
     features = jnp.array(np.random.default_rng(0).normal(size=(32, 1, 4)), jnp.float32)
     labels = (features[:, 0, 0] > 0).astype(jnp.int32)
-    probe = init_probe(config, 4, 2)
+    probe = start = init_probe(Probe(lr=0.1), adam, 4, 2, key)
     for _ in range(100):
-        probe, metrics = train_probe(config, probe, features, labels)
+        probe, metrics = train_probe(adam, probe, features, labels)
     assert 95 < metrics["probe_accuracy"] <= 100
-    still, nothing = train_probe(config, init_probe(config, 4, 2), features, jnp.full(32, -1))
+    still, nothing = train_probe(adam, start, features, jnp.full(32, -1))
     assert float(nothing["probe_loss"]) == 0.0
     assert (still.params["kernel"] == 0).all()
+
+
+def test_a_probe_by_the_runs_optimiser_follows_its_schedule_without_decay():
+    """As in solo-learn: from torch's weights, and between the very rates that the run warms up from
+    and ends at, which are no shares of the peak there."""
+    run = SGD(lr=0.4, epochs=4, warmup_epochs=1, warmup_from=0.01, final=0.25, weight_decay=0.1)
+    config, key = Probe(lr=0.1, optimiser="run"), jax.random.key(0)
+    transform = probe_transform(config, replace(run, momentum=0.0), 512, 5)
+    probe = init_probe(config, transform, 16, 3, key)
+    kernel = np.asarray(probe.params["kernel"])
+    assert 0.2 < np.abs(kernel).max() <= 0.25 and np.abs(kernel).min() < 0.02
+    assert 0 < np.abs(probe.params["bias"]).max() <= 0.25
+    rates, state = [], probe.optim
+    slope = jax.tree.map(jnp.ones_like, probe.params)
+    for _ in range(20):
+        updates, state = transform.update(slope, state, probe.params)
+        rates.append(-float(updates["kernel"][0, 0]))
+    theirs = run.schedule(512, 5)
+    np.testing.assert_allclose(rates[0], theirs(0), rtol=1e-5)
+    np.testing.assert_allclose(rates[5], 0.1, rtol=1e-6)
+    own = 0.2 + (0.1 - 0.2) * (1 + np.cos(np.pi * np.arange(15) / 15)) / 2
+    np.testing.assert_allclose(rates[5:], own, rtol=1e-5)
 
 
 def test_the_probe_leaves_the_encoder_alone(tmp_path):
