@@ -3,6 +3,7 @@ published: linear 92.58.
 
     python train.py configs/byol_cifar10.py
     python train.py configs/byol_cifar10.py --data folder-or-zip-of-class-folders
+    python eval.py runs/byol_cifar10 --protocol solo-learn  # the figure's protocol
 
 The views are BYOL's without blur: the second is sometimes solarised.
 """
@@ -21,7 +22,7 @@ from jaxcl.augment.recipes import STATISTICS
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.methods import BYOL
-from jaxcl.training import LARC
+from jaxcl.training import LARC, Probe
 
 CROP = RandomResizedCrop(32, (0.08, 1.0), interpolation="bicubic")
 OPS = (Flip(), ColorJitter(0.4, 0.4, 0.2, 0.1, impl="torchvision"), Grayscale())
@@ -48,4 +49,5 @@ experiment = Experiment(
         warmup_end="last",
         changes="epoch",
     ),
+    probe=Probe(lr=0.1, optimiser="run"),
 )

@@ -1,6 +1,7 @@
 """BYOL, ResNet-18, CIFAR-10, lightly's 200-epoch recipe. Not run yet; published: kNN 86.8.
 
     python train.py configs/byol_cifar10_lightly.py
+    python eval.py runs/byol_cifar10_lightly --protocol lightly  # the figure's protocol
 
 Their best-epoch kNN (k=200, T=0.1) at batch 512; at batch 128 it is 86.9. Their loss is half the
 sum of two negative cosines, and the momentum stays at 0.99. The views are SimCLR's, as in the code

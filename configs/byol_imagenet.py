@@ -1,6 +1,7 @@
 """BYOL, ResNet-50, ImageNet, the paper's recipe for 300 epochs. Not run yet.
 
     python train.py configs/byol_imagenet.py --data folder-with-train-and-val
+    python eval.py runs/byol_imagenet --protocol byol  # the figure's protocol
 
 Published: linear top-1 72.5 after 300 epochs, 74.3 after 1000. The authors' settings by length:
 

@@ -2,6 +2,7 @@
 published: linear top-1 73.9, against 74.3 with batch norm.
 
     python train.py configs/byol_nobn_imagenet.py --data folder-with-train-and-val
+    python eval.py runs/byol_nobn_imagenet --protocol byol  # the figure's protocol
 
 Group norm of 16 groups and standardised kernels in encoder and heads (Richemond et al. 2020,
 arXiv:2010.10241); all else is BYOL's own recipe for this length.

@@ -3,6 +3,7 @@ linear 88.85.
 
     python train.py configs/deepcluster_v2_cifar10.py
     python train.py configs/deepcluster_v2_cifar10.py --data folder-or-zip-of-class-folders
+    python eval.py runs/deepcluster_v2_cifar10 --protocol solo-learn  # the figure's protocol
 
 The settings of the runs behind the published figure: two views without blur, biases and norms
 adapted like kernels, a learning rate that ends at 6e-4. The first of their 11 epochs of warm-up
@@ -14,7 +15,7 @@ from jaxcl.augment import simclr
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.methods import DeepClusterV2
-from jaxcl.training import LARC
+from jaxcl.training import LARC, Probe
 
 experiment = Experiment(
     method=DeepClusterV2(
@@ -37,4 +38,5 @@ experiment = Experiment(
         final=1e-3,
         adapt_all=True,
     ),
+    probe=Probe(lr=0.1, optimiser="run"),
 )

@@ -2,6 +2,7 @@
 linear 75.2.
 
     python train.py configs/deepcluster_v2_imagenet.py --data folder-with-train-and-val
+    python eval.py runs/deepcluster_v2_imagenet --protocol swav  # the figure's protocol
 
 Made for accelerators, 64 of them in the paper, whose batch norm sees groups of 512 images. Rows of
 all images, 1.3 GB, lie on every device and in every checkpoint. On few devices, `--method.chunks 8`

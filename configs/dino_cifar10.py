@@ -2,6 +2,7 @@
 published: linear 89.52.
 
     python train.py configs/dino_cifar10.py
+    python eval.py runs/dino_cifar10 --protocol solo-learn  # the figure's protocol
 
 The settings of the run behind the published figure, from the code of its day: batch norm in the
 head, each view with its own batch statistics, and a teacher's temperature that rises from 0.04 to
@@ -13,7 +14,7 @@ from jaxcl.augment import dino
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, Prototypes, ResNet
 from jaxcl.methods import DINO
-from jaxcl.training import LARC
+from jaxcl.training import LARC, Probe
 
 experiment = Experiment(
     method=DINO(
@@ -31,6 +32,7 @@ experiment = Experiment(
         teacher_temperature=0.07,
         temperature_epochs=50,
         momentum=0.9995,
+        keep="student",
         views_apart=True,
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
@@ -43,4 +45,5 @@ experiment = Experiment(
         warmup_end="last",
         changes="epoch",
     ),
+    probe=Probe(lr=0.1, optimiser="run"),
 )

@@ -1,6 +1,7 @@
 """DINO, ResNet-18, CIFAR-10, lightly's 200-epoch recipe. Not run yet; published: kNN 81.3.
 
     python train.py configs/dino_cifar10_lightly.py
+    python eval.py runs/dino_cifar10_lightly --protocol lightly  # the figure's protocol
 
 Their best-epoch kNN (k=200, T=0.1) at batch 512; at batch 128 it is 84.0. Two layers under the
 prototypes, which are never frozen, and a teacher that follows at one pace; there its head starts
@@ -23,6 +24,7 @@ experiment = Experiment(
         momentum=0.99,
         final_momentum=0.99,
         frozen_epochs=0,
+        keep="student",
         views_apart=True,
     ),
     data=Data(TFDS("cifar10"), batch_size=512),

@@ -2,6 +2,7 @@
 published: kNN 69.3, linear 74.0.
 
     python train.py configs/dino_imagenet.py --data folder-with-train-and-val
+    python eval.py runs/dino_imagenet --protocol dino  # the figure's protocol
 
 Made for an accelerator or many; on few, `--method.chunks 8` trains the same global batch in an
 eighth of the memory. Better, and their 300-epoch recipe at batch 1024 (kNN 73.3, linear 76.0,

@@ -2,6 +2,7 @@
 published only for their longer run (kNN 67.5, linear 75.3).
 
     python train.py configs/dino_resnet_imagenet.py --data folder-with-train-and-val
+    python eval.py runs/dino_resnet_imagenet --protocol dino  # the figure's protocol
 
 Crops that are cut on the host shrink by means over areas, which lie between Pillow's bilinear and
 bicubic kernels in sharpness; `--data.crop device` has the authors' kernel, for images of one size.

@@ -1,6 +1,7 @@
 """MoCo v1, ResNet-50, ImageNet, the paper's recipe. Not run yet; published: linear top-1 60.6.
 
     python train.py configs/moco_v1_imagenet.py --data folder-with-train-and-val
+    python eval.py runs/moco_v1_imagenet --protocol moco  # the figure's protocol
 
 Batch norm in 8 groups, as on the authors' 8 GPUs.
 

@@ -3,6 +3,7 @@ published: linear 92.94.
 
     python train.py configs/moco_v2_cifar10.py
     python train.py configs/moco_v2_cifar10.py --data folder-or-zip-of-class-folders
+    python eval.py runs/moco_v2_cifar10 --protocol solo-learn  # the figure's protocol
 
 Half of the views are blurred, as in the code of July 2021, when the figure appeared. From August
 2021 to 2022 their scripts have no blur (`blur=0.0`) beside the same figure. Batch norm over the
@@ -15,7 +16,7 @@ from jaxcl.augment import simclr
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.methods import MoCo
-from jaxcl.training import SGD
+from jaxcl.training import SGD, Probe
 
 experiment = Experiment(
     method=MoCo(
@@ -46,4 +47,5 @@ experiment = Experiment(
         warmup_end="last",
         changes="epoch",
     ),
+    probe=Probe(lr=0.3, optimiser="run"),
 )

@@ -2,6 +2,7 @@
 published: kNN 82.6 after 200 epochs, 86.3 after 400, 88.7 after 800.
 
     python train.py configs/moco_v2_cifar10_demo.py --optim.epochs 400
+    python eval.py runs/moco_v2_cifar10_demo --protocol moco  # the figure's protocol
 
 Their kNN is of the projections (k=200, T=0.1). Symmetric it is 85.3, 88.5, 89.7. They add the two
 directions where ours are averaged; the same steps come from

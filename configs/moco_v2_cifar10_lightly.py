@@ -1,6 +1,7 @@
 """MoCo, ResNet-18, CIFAR-10, lightly's 200-epoch recipe. Not run yet; published: kNN 84.7.
 
     python train.py configs/moco_v2_cifar10_lightly.py
+    python eval.py runs/moco_v2_cifar10_lightly --protocol lightly  # the figure's protocol
 
 Their best-epoch kNN (k=200, T=0.1) at batch 512; at batch 128 with a queue of 4096 it is 83.8.
 Symmetric, batch norm in 8 groups. Their two directions share one queue, and the second one sees the

@@ -2,6 +2,7 @@
 published: linear top-1 67.5.
 
     python train.py configs/moco_v2_imagenet.py --data folder-with-train-and-val
+    python eval.py runs/moco_v2_imagenet --protocol moco  # the figure's protocol
 
 After 800 epochs (`--optim.epochs 800`): 71.1. Batch norm in 8 groups, as on the authors' 8 GPUs.
 

@@ -3,6 +3,7 @@ published: linear 90.74.
 
     python train.py configs/simclr_cifar10.py
     python train.py configs/simclr_cifar10.py --data folder-or-zip-of-class-folders
+    python eval.py runs/simclr_cifar10 --protocol solo-learn  # the figure's protocol
 
 The settings of the code of July 2021, when the figure appeared: as the public configuration of
 2024, with half of the views blurred, but weight decay 1e-5 instead of 1e-4. Their scripts between
@@ -14,7 +15,7 @@ from jaxcl.augment import simclr
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.methods import SimCLR
-from jaxcl.training import LARC
+from jaxcl.training import LARC, Probe
 
 experiment = Experiment(
     method=SimCLR(
@@ -34,4 +35,5 @@ experiment = Experiment(
         warmup_end="last",
         changes="epoch",
     ),
+    probe=Probe(lr=0.1, optimiser="run"),
 )

@@ -1,6 +1,7 @@
 """SimCLR, ResNet-18, CIFAR-10, lightly's 200-epoch recipe. Not run yet; published: kNN 84.8.
 
     python train.py configs/simclr_cifar10_lightly.py
+    python eval.py runs/simclr_cifar10_lightly --protocol lightly  # the figure's protocol
 
 Their best-epoch kNN (k=200, T=0.1) at batch 512; at batch 128 it is 84.7.
 """

@@ -1,6 +1,7 @@
 """SimCLR, ResNet-50, ImageNet, the paper's recipe for 100 epochs. Not run yet.
 
     python train.py configs/simclr_imagenet.py --data folder-with-train-and-val
+    python eval.py runs/simclr_imagenet --protocol simclr  # the figure's protocol
 
 Published by the authors for 100 epochs: linear top-1 64.5, with the views of their first version,
 whose jitter adds to the brightness. Made for an accelerator or many; on few, `--method.chunks 8

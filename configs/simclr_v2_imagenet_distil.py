@@ -2,6 +2,7 @@
 published with the largest teacher: top-1 73.9 (1 % of the labels), 77.5 (10 %).
 
     python train.py configs/simclr_v2_imagenet_distil.py --data folder-with-train-and-val
+    python eval.py runs/simclr_v2_imagenet_distil  # the figure is its "own classifier"
 
 The teacher is runs/simclr_v2_imagenet_finetune, whose network is `method.teacher`. All images are
 seen, without labels; `--data.labels.keep 0.01 --method.alpha 0.9` lets a part of them count. The

@@ -2,6 +2,7 @@
 labels. Not run yet; published: top-1 64.5 (72.1 with 10 %, 78.7 with all).
 
     python train.py configs/simclr_v2_imagenet_finetune.py --data folder-with-train-and-val
+    python eval.py runs/simclr_v2_imagenet_finetune  # the figure is its "own classifier"
 
 Starts from runs/simclr_v2_imagenet_pretrain. The published split is the authors' list
 (imagenet_subsets/ in google-research/simclr): `--data.labels.file 1percent.txt`. 10 %:

@@ -1,6 +1,7 @@
 """SimCLR v2, ResNet-50 with selective kernels, ImageNet, first run: pre-training. Not run yet.
 
     python train.py configs/simclr_v2_imagenet_pretrain.py --data folder-with-train-and-val
+    python eval.py runs/simclr_v2_imagenet_pretrain --protocol simclr-v2  # the figure's protocol
     python train.py configs/simclr_v2_imagenet_finetune.py --data folder-with-train-and-val
     python train.py configs/simclr_v2_imagenet_distil.py --data folder-with-train-and-val
 

@@ -3,6 +3,7 @@ published: linear 90.51.
 
     python train.py configs/simsiam_cifar10.py
     python train.py configs/simsiam_cifar10.py --data folder-or-zip-of-class-folders
+    python eval.py runs/simsiam_cifar10 --protocol solo-learn  # the figure's protocol
 
 Blocks start as the identity. Half of the views are blurred, as in the code of July 2021, when the
 figure appeared. From August 2021 to 2022 their scripts have no blur (`blur=0.0`) beside the same
@@ -15,7 +16,7 @@ from jaxcl.augment import simclr
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.methods import SimSiam
-from jaxcl.training import SGD
+from jaxcl.training import SGD, Probe
 
 experiment = Experiment(
     method=SimSiam(
@@ -42,4 +43,5 @@ experiment = Experiment(
         changes="epoch",
         steady=("predictor",),
     ),
+    probe=Probe(lr=0.1, optimiser="run"),
 )

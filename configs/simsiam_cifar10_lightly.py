@@ -1,6 +1,7 @@
 """SimSiam, ResNet-18, CIFAR-10, lightly's 200-epoch recipe. Not run yet; published: kNN 81.9.
 
     python train.py configs/simsiam_cifar10_lightly.py
+    python eval.py runs/simsiam_cifar10_lightly --protocol lightly  # the figure's protocol
 
 Their best-epoch kNN (k=200, T=0.1) at batch 128; at batch 512, with the same learning rate, it is
 76.4. Their predictor's rate falls like the others'.

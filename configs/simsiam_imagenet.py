@@ -2,6 +2,7 @@
 published: linear top-1 68.1.
 
     python train.py configs/simsiam_imagenet.py --data folder-with-train-and-val
+    python eval.py runs/simsiam_imagenet --protocol simsiam  # the figure's protocol
 
 At batch 256 (`--data.batch-size 256`) it is 68.3, after 800 epochs 71.3.
 

@@ -2,6 +2,7 @@
 published: linear 93.82.
 
     python train.py configs/sup_con_cifar10.py
+    python eval.py runs/sup_con_cifar10 --protocol solo-learn  # the figure's protocol
 
 The settings of the run behind the published figure: LARS where the public configuration of 2024
 has SGD, no blur, and the mean over the positives inside the logarithm (their code has the sum,
@@ -13,7 +14,7 @@ from jaxcl.augment import simclr
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, ResNet
 from jaxcl.methods import SupCon
-from jaxcl.training import LARC
+from jaxcl.training import LARC, Probe
 
 experiment = Experiment(
     method=SupCon(
@@ -36,4 +37,5 @@ experiment = Experiment(
         warmup_end="last",
         changes="epoch",
     ),
+    probe=Probe(lr=0.1, optimiser="run"),
 )

@@ -1,7 +1,8 @@
 """SupCon, ResNet-50, CIFAR-10, the authors' 1000-epoch recipe. Not run yet; published: 96.0 after
-the second stage, configs/sup_con_cifar10_authors_linear.py.
+the second stage, which is also configs/sup_con_cifar10_authors_linear.py.
 
     python train.py configs/sup_con_cifar10_authors.py
+    python eval.py runs/sup_con_cifar10_authors --protocol supcon  # the figure's protocol
 
 Their code multiplies the loss by temperature / 0.07, and the learning rate is meant for that.
 """

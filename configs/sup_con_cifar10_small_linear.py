@@ -14,7 +14,7 @@ from jaxcl.augment import crop_and_flip
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import ResNet
 from jaxcl.methods import LinearClassifier
-from jaxcl.training import SGD, Probe
+from jaxcl.training import SGD, ClassifierAccuracy
 
 experiment = Experiment(
     method=LinearClassifier(
@@ -25,5 +25,5 @@ experiment = Experiment(
     ),
     data=Data(TFDS("cifar10"), batch_size=256),
     optim=SGD(lr=1.0, scaling="none", weight_decay=0.0, epochs=5, warmup_epochs=0),
-    probe=Probe(linear=False, every=5, bank=10_000, queries=2_000),
+    probe=ClassifierAccuracy(every=5),
 )

@@ -3,27 +3,21 @@ yet; published with AutoAugment and 700 epochs of the first: 78.7.
 
     python train.py configs/sup_con_imagenet_linear.py --data folder-with-train-and-val
 
-Starts from runs/sup_con_imagenet. By SimCLR's linear protocol, 90 epochs of Nesterov SGD; the
-authors' script has RMSProp for as long, on features of length 1, with smoothed labels.
+Starts from runs/sup_con_imagenet. The settings are those of the protocol simclr, 90 epochs of
+Nesterov SGD; the authors' script has RMSProp for as long, on features of length 1, with smoothed
+labels.
 """
 
-from jaxcl import Experiment
-from jaxcl.augment import crop_and_flip
-from jaxcl.data import TFDS, Data
+from jaxcl.augment import simclr
+from jaxcl.data import TFDS
 from jaxcl.encoders import ResNet
-from jaxcl.methods import LinearClassifier
-from jaxcl.training import SGD, Probe
+from jaxcl.protocols import linear_experiment
 
-experiment = Experiment(
-    method=LinearClassifier(
-        augment=crop_and_flip(
-            224, sampler="tensorflow", interpolation="tf_bicubic", inference_crop=0.875
-        ),
-        encoder=ResNet(50, kernel_init="lecun", even_pool=False, dtype="bfloat16"),
-        classes=1000,
-        start_from="runs/sup_con_imagenet",
-    ),
-    data=Data(TFDS("imagenet2012"), batch_size=4096),
-    optim=SGD(lr=0.1, nesterov=True, weight_decay=1e-6, epochs=90, warmup_epochs=0),
-    probe=Probe(linear=False, every=10),
+experiment = linear_experiment(
+    "simclr",
+    encoder=ResNet(50, kernel_init="lecun", even_pool=False, dtype="bfloat16"),
+    recipe=simclr(224, interpolation="tf_bicubic", inference_crop=0.875),
+    source=TFDS("imagenet2012"),
+    classes=1000,
+    start_from="runs/sup_con_imagenet",
 )

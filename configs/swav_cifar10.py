@@ -2,6 +2,7 @@
 
     python train.py configs/swav_cifar10.py
     python train.py configs/swav_cifar10.py --data folder-or-zip-of-class-folders
+    python eval.py runs/swav_cifar10 --protocol solo-learn  # the figure's protocol
 
 The settings of the code of July 2021, when the figure appeared: two views, half of them blurred,
 biases and norms adapted like kernels, a learning rate that ends at 6e-4, prototypes with trained
@@ -14,7 +15,7 @@ from jaxcl.augment import simclr
 from jaxcl.data import TFDS, Data
 from jaxcl.encoders import MLP, Prototypes, ResNet
 from jaxcl.methods import SwAV
-from jaxcl.training import LARC
+from jaxcl.training import LARC, Probe
 
 experiment = Experiment(
     method=SwAV(
@@ -40,4 +41,5 @@ experiment = Experiment(
         final=1e-3,
         adapt_all=True,
     ),
+    probe=Probe(lr=0.1, optimiser="run"),
 )

@@ -1,6 +1,7 @@
 """SwAV, ResNet-18, CIFAR-10, lightly's 200-epoch recipe. Not run yet; published: kNN 84.2.
 
     python train.py configs/swav_cifar10_lightly.py
+    python eval.py runs/swav_cifar10_lightly --protocol lightly  # the figure's protocol
 
 Their best-epoch kNN (k=200, T=0.1) at batch 512; at batch 128 it is 81.2. Their prototypes have
 biases and never stand still, and their views go through the network one by one.

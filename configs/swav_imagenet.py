@@ -2,6 +2,7 @@
 75.3, and 72.1, 73.9, 74.6 after 100, 200, 400 epochs.
 
     python train.py configs/swav_imagenet.py --data folder-with-train-and-val
+    python eval.py runs/swav_imagenet --protocol swav  # the figure's protocol
 
 Made for accelerators, 64 of them in the paper, whose batch norm sees groups of 512 images; on few,
 `--method.chunks 8` trains the same in an eighth of the memory. With few images a step, see

@@ -2,6 +2,7 @@
 linear 72.7, and 74.3 after 400 epochs.
 
     python train.py configs/swav_imagenet_256.py --data folder-with-train-and-val
+    python eval.py runs/swav_imagenet_256 --protocol swav  # the figure's protocol
 
 Four GPUs in the paper.
 

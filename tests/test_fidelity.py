@@ -4,6 +4,7 @@ Each number is from the place that is named beside it, as repository, commit, fi
 cannot be compared by a machine is in docs/fidelity.md.
 """
 
+import re
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -16,11 +17,12 @@ import optax
 import pytest
 
 from jaxcl.augment import Blur, ColorJitter, Solarize
-from jaxcl.data import order
+from jaxcl.data import Digits, order
 from jaxcl.encoders import initialise
 from jaxcl.experiment import read_config
 from jaxcl.methods import byol, dino
 from jaxcl.methods.progress import Progress
+from jaxcl.protocols import PROTOCOLS, linear_experiment
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 read = cache(lambda name: read_config(CONFIGS / f"{name}.py"))
@@ -470,6 +472,106 @@ def test_neighbours():
         assert (read(name).probe.neighbours, read(name).probe.temperature) == (200, 0.1)
     for name in ("dino_imagenet", "dino_resnet_imagenet"):
         assert (read(name).probe.neighbours, read(name).probe.temperature) == (20, 0.07)
+
+
+# ----- evaluation: what `eval.py --protocol` does
+
+# batch; peak and shares of it at starts of epochs; Nesterov; decay of kernel, bias; kernel; crop
+DROPS = {0: 1, 59: 1, 60: 0.1, 79: 0.1, 80: 0.01, 99: 0.01}
+FIFTHS = {0: 1, 59: 1, 60: 0.2, 74: 0.2, 75: 0.04, 89: 0.04, 90: 0.008, 99: 0.008}
+CIRCLE = lambda epochs: {e: (1 + np.cos(np.pi * e / epochs)) / 2 for e in (0, 1, 30, epochs - 1)}
+NORMAL, WHOLE = "normal_0.01", 0.08
+LINEAR = {
+    # moco 3631be0 main_lincls.py:38-49,160,245,347
+    "moco": (256, 30.0, DROPS, False, (0, 0), NORMAL, (TV, WHOLE, "bilinear")),
+    # simclr 383d414 README.md:136-142, model_util.py:29-50,84, data_util.py
+    "simclr": (4096, 1.6, CIRCLE(90), True, (1e-6, 1e-6), "zeros", (TF, WHOLE, "tf_bicubic")),
+    "simclr-v2": (4096, 1.6, CIRCLE(90), True, (1e-6, 1e-6), "zeros", (TF, WHOLE, "tf_bicubic")),
+    # deepmind-research 500ffd8 byol/configs/eval.py, byol/eval_experiment.py
+    "byol": (1024, 0.8, CIRCLE(80), True, (0, 0), "lecun", (BYOL, WHOLE, "tf_bicubic")),
+    # swav 06b1b7c eval_linear.py:62-75, README.md:114 (8 GPUs of 32 images)
+    "swav": (256, 0.3, CIRCLE(100), False, (1e-6, 1e-6), NORMAL, (TV, WHOLE, "bilinear")),
+    # simsiam a7bc177 main_lincls.py:188,231,493, README.md:43
+    "simsiam": (4096, 1.6, CIRCLE(90), False, (0, 0), NORMAL, (TV, WHOLE, "bilinear")),
+    # dino 7c446df eval_linear.py (8 GPUs of 128 images)
+    "dino": (1024, 0.004, CIRCLE(100), False, (0, 0), NORMAL, (TV, WHOLE, "bilinear")),
+    # SupContrast 66a8fe5 main_linear.py:35-47, README.md:85, torch's nn.Linear
+    "supcon": (512, 5.0, FIFTHS, False, (0, 0), "torch", (TV, 0.2, "bilinear")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_protocols(name):
+    batch, peak, rates, nesterov, decays, init, crop = LINEAR[name]
+    made = linear_experiment(
+        name, encoder=read("moco_v2_imagenet").method.encoder, source=Digits(), classes=10,
+        recipe=read("moco_v2_imagenet").method.augment, start_from="run",
+    )  # fmt: skip
+    assert made.data.batch_size == batch and made.method.logits_init == init
+    view = made.method.augment.views[0]
+    assert (view.crop.sampler, view.crop.scale, view.crop.interpolation) == (
+        crop[0], (crop[1], 1.0), crop[2],
+    )  # fmt: skip
+    assert [type(op).__name__ for op in view.ops] == ["Flip"]
+    assert made.method.augment.inference_crop == 0.875  # Resize(256), CenterCrop(224)
+    optim, per = made.optim, 10
+    schedule = optim.schedule(batch, per)
+    assert optim.epochs == max(rates) + 1
+    got = [float(schedule(per * epoch)) for epoch in rates]
+    np.testing.assert_allclose(
+        got, [peak * share for share in rates.values()], rtol=2e-6, atol=2e-7 * peak
+    )
+    assert getattr(optim, "nesterov", False) == nesterov and optim.momentum == 0.9
+    if name == "simsiam":  # apex's LARC, trust_coefficient=.001, clip=False
+        assert (optim.trust, optim.clip_rate, optim.adapt_all) == (0.001, False, True)
+        return
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    transform = optim.transform(optax.constant_schedule(1.0), 10)
+    steps = transform.update(zero, transform.init(params), params)[0]
+    by = 1.9 if nesterov else 1.0
+    got = [-float(steps[leaf].ravel()[0]) / by for leaf in ("kernel", "bias")]
+    np.testing.assert_allclose(got, decays, rtol=1e-5)
+
+
+def test_neighbours_of_protocols():
+    """moco's notebook:172; dino 7c446df eval_knn.py; lightly 42a6a924 cifar10_benchmark.py:103."""
+    found = {name: p.knn for name, p in PROTOCOLS.items() if p.knn is not None}
+    assert {name: (knn.neighbours, knn.temperature, knn.output) for name, knn in found.items()} == {
+        "moco": ((200,), 0.1, "projection"), "lightly": ((200,), 0.1, "features"),
+        "dino": ((10, 20, 100, 200), 0.07, "features"),
+    }  # fmt: skip
+
+
+def test_online_classifiers_are_solo_learns():
+    """solo-learn fca55e3 solo/methods/base.py:155-165, classifier_lr of the scripts, unscaled."""
+    for name in SOLO:
+        probe = read(f"{name}_cifar10").probe
+        assert probe.optimiser == "run" and probe.lr == (0.3 if name == "moco_v2" else 0.1)
+
+
+def test_students_are_scored_where_they_are_published():
+    """solo-learn base.py:249 and lightly cifar10_benchmark.py:656 look at the student alone."""
+    kept = [read(f"dino_{data}").method.keep for data in ("cifar10", "cifar10_lightly", "imagenet")]
+    assert kept == ["student", "student", "teacher"]
+    assert {name for name, p in PROTOCOLS.items() if p.network == "trained"} == {
+        "solo-learn", "lightly"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_headers_name_the_protocol_of_their_figure(path):
+    """Or are the classifier's own run, whose figure any `eval.py RUN` prints."""
+    said = path.read_text().split('"""')[1]
+    named = re.search(rf"python eval.py runs/{path.stem} --protocol (\S+)", said)
+    if named:
+        assert named[1] in PROTOCOLS
+    elif "ublished" in said:
+        assert path.stem.endswith(("_linear", "_finetune", "_distil")) or path.stem in OTHERS
+
+
+OTHERS = ("sup_con_imagenet", "simcse_bert")
+"""Whose protocol is not there (RMSProp, unit features), or that are on text."""
 
 
 def test_loss_factors():
