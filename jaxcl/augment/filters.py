@@ -7,9 +7,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcl.augment.color import luma
 from jaxcl.augment.op import (
+    THREE_PASSES,
     Op,
     Scalar,
     check_range,
@@ -50,6 +52,11 @@ def gaussian_blur(image: Float[Array, "h w c"], sigma: Scalar, size: int) -> Flo
     return join(planes)
 
 
+PRODUCTS_UP_TO = 64
+"""Side in pixels up to which `pillow_blur` is two matrix products: faster than passes over the
+image by a factor of 2 to 3 at 32 pixels on CPU, slower from about 96."""
+
+
 def pillow_blur(
     image: Float[Array, "h w c"], sigma: Scalar, greatest: float
 ) -> Float[Array, "h w c"]:
@@ -72,6 +79,31 @@ def pillow_blur(
     share = share / (6 * ((whole + 1) ** 2 - sigma**2 / 3))  # of the next one that counts
     weight = jnp.clip(whole + share + 1 - jnp.arange(reach + 1), 0.0, 1.0)
     weight = weight / (2 * jnp.sum(weight) - weight[0])
+    if max(image.shape[:2]) <= PRODUCTS_UP_TO:
+        return _means_by_products(image, weight)
+    return _means_by_passes(image, weight)
+
+
+def _means_by_products(image: Array, weight: Float[Array, "r"]) -> Array:
+    """The three means as one matrix for each axis."""
+
+    def means(side: int) -> Array:
+        place = np.arange(side)
+        taken = np.zeros((len(weight), side, side), np.float32)  # by distance: which pixels count
+        for distance in range(1 - len(weight), len(weight)):
+            taken[abs(distance), place, np.clip(place + distance, 0, side - 1)] += 1
+        product = partial(jnp.matmul, precision="highest")
+        once = jnp.tensordot(weight, jnp.asarray(taken), axes=1, precision="highest")
+        return product(product(once, once), once)
+
+    product = partial(jnp.einsum, precision=THREE_PASSES)
+    down, across = map(means, image.shape[:2])
+    blurred = product("ij,kjc->kic", across, product("ij,jkc->ikc", down, image))
+    return jnp.minimum(blurred, 1.0)  # against rounding
+
+
+def _means_by_passes(image: Array, weight: Float[Array, "r"]) -> Array:
+    reach = len(weight) - 1
 
     def mean(plane: Array, axis: int) -> Array:
         border = [(reach, reach) if i == axis else (0, 0) for i in range(2)]

@@ -11,6 +11,7 @@ from jax.scipy.ndimage import map_coordinates
 
 from jaxcl.augment.boxes import BOXES, COVERED, Sampler, draws
 from jaxcl.augment.op import (
+    THREE_PASSES,
     Op,
     Scalar,
     check_range,
@@ -90,12 +91,6 @@ class _Stretch:
         first = jnp.ceil(self.centres() - reach * self.width() - 0.5)
         pixel = jnp.clip(first, 0, self.pixels - most)[:, None] + jnp.arange(most)
         return pixel.astype(jnp.int32), self.weights(pixel)
-
-
-THREE_PASSES = jax.lax.DotAlgorithmPreset.BF16_BF16_F32_X3
-"""Products of float32 numbers as three of their upper and lower halves in bfloat16: 16 bits of each
-count. That is half of a TPU's passes in full float32 and runs on a GPU's matrix units, which full
-float32 does not; a resampled pixel is off by less than a hundredth of a grey level."""
 
 
 def _resample_by_products(image: Array, down: _Stretch, across: _Stretch) -> Array:

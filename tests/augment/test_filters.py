@@ -4,7 +4,17 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcl.augment import Blur, Cutout, Noise, Sobel, cutout, gaussian_blur, pillow_blur, sobel
+from jaxcl.augment import (
+    Blur,
+    Cutout,
+    Noise,
+    Sobel,
+    cutout,
+    filters,
+    gaussian_blur,
+    pillow_blur,
+    sobel,
+)
 from jaxcl.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -60,6 +70,17 @@ def test_pillow_blur_is_pillows(sigma, shape):
     got = 255 * np.asarray(pillow_blur(np.float32(pixels / 255), sigma, max(2.0, sigma)))
     # Pillow rounds to 8 bits after each of its six passes.
     np.testing.assert_allclose(got, np.asarray(expected), atol=3)
+
+
+def test_pillow_blur_is_the_same_by_products_and_by_passes(monkeypatch):
+    """Also where the image is narrower than the kernel."""
+    for shape in ((32, 32, 3), (9, 4, 1)):
+        image = np.float32(RNG.uniform(size=shape))
+        found = []
+        for limit in (0, 64):
+            monkeypatch.setattr(filters, "PRODUCTS_UP_TO", limit)
+            found.append(pillow_blur(image, 3.7, 4.0))
+        np.testing.assert_allclose(*found, atol=1e-6)
 
 
 def test_pillow_blur_has_the_variance_it_is_asked_for():
