@@ -97,6 +97,7 @@ def _means_by_products(image: Array, weight: Float[Array, "r"]) -> Array:
         return product(product(once, once), once)
 
     product = partial(jnp.einsum, precision=THREE_PASSES)
+    image = join([settle(plane) for plane in split(image)])  # else compiling takes minutes
     down, across = map(means, image.shape[:2])
     blurred = product("ij,kjc->kic", across, product("ij,jkc->ikc", down, image))
     return jnp.minimum(blurred, 1.0)  # against rounding
