@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxcl.augment.op import Op, Scalar, check_share, join, settle, sometimes, split, uniforms
 from jaxcl.errors import UserError
+from jaxcl.scale import platform
 from jaxcl.typing import Array, Float, Key
 
 Impl = Literal["simclr", "torchvision"]
@@ -220,9 +221,14 @@ class ColorJitter(Op):
         """Saturation and hue, in either order."""
         if self.impl == "simclr":
             return _tone(planes, scale, turn)  # there they commute
-        planes = _blend_with_grey(planes, jnp.where(scale_first, scale, 1.0))
-        planes = _tone(planes, None, turn)
-        return _blend_with_grey(planes, jnp.where(scale_first, 1.0, scale))
+        # On CPU each is computed once, or every channel of the next one computes all three anew.
+        planes = _on_cpu_once(_blend_with_grey(planes, jnp.where(scale_first, scale, 1.0)))
+        planes = _on_cpu_once(_tone(planes, None, turn))
+        return _on_cpu_once(_blend_with_grey(planes, jnp.where(scale_first, 1.0, scale)))
+
+
+def _on_cpu_once(planes: Planes) -> Planes:
+    return [settle(plane) for plane in planes] if platform() == "cpu" else planes
 
 
 def _factor(uniform: Array, strength: float) -> Array:
