@@ -1,5 +1,6 @@
 """An experiment as one value, and the JSON that a run directory keeps of it."""
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -224,9 +225,14 @@ def _stored(run: Path) -> dict[str, Any]:
 def differences(run: Path, asked: Experiment) -> dict[str, tuple[Any, Any]]:
     """Fields in which a run directory and an experiment differ: what is stored, what is asked for.
 
-    Fields that say how a run runs and not what it computes are left out.
+    Fields that say how a run runs and not what it computes are left out. A field that was not there
+    when the run began counts as its default.
     """
-    old, new = flatten(_stored(run)), flatten(to_json(asked))
+    stored, new = _stored(run), flatten(to_json(asked))
+    filled: dict[str, Any] = {}
+    with contextlib.suppress(UserError):  # what cannot be made any more differs anyway
+        filled = flatten(to_json(from_json(stored, classes_of(asked))))
+    old = filled | flatten(stored)
     return {
         name: (old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())

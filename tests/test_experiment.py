@@ -69,6 +69,19 @@ def test_config_of_a_run_directory(tmp_path):
     assert set(differences(tmp_path, warmer)) == {"method.temperature"}
 
 
+def test_a_field_that_was_not_there_yet_counts_as_its_default(tmp_path):
+    """So that a run of an earlier version goes on where it was."""
+    experiment = read_config(CONFIGS[0])
+    stored = to_json(experiment)
+    del stored["probe"]["optimiser"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    probe = replace(experiment.probe, optimiser="adam")
+    assert differences(tmp_path, replace(experiment, probe=probe)) == {}
+    probe = replace(experiment.probe, optimiser="run")
+    changed = differences(tmp_path, replace(experiment, probe=probe))
+    assert changed == {"probe.optimiser": ("adam", "run")}
+
+
 def test_pixels_are_not_stored():
     stored = to_json(tiny.experiment)["data"]["source"]["train_images"]
     assert stored == {"array": "uint8", "shape": [160, 8, 8, 1]}
