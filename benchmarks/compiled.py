@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -103,31 +104,32 @@ class Options:
 
 
 def main(options: Options) -> int:
-    """Prints what comes of each program for each chip; 1 where no compiler is installed."""
+    """Prints what comes of each program for each chip; 1 where nothing was compiled."""
     print(f"jax {jax.__version__}", flush=True)
     done = 0
     for chip in options.chips:
         try:
-            device = device_of(chip)
+            device_of(chip)
         except RuntimeError as error:
             print(f"  {chip}: no compiler for it here ({str(error).splitlines()[0]})")
             continue
-        done += 1
         if "losses" in options.programs:
-            print(f"  {options.rows:,} x {options.width} {options.dtype} twice")
+            print(f"  {options.rows:,} x {options.width} {options.dtype} twice", flush=True)
             for body in ("blocked", "gpu" if chip in GPU else "tpu"):
-                print(f"  {chip:5s}{body:9s}" + line_of(device, body, options), flush=True)
+                done += apart(f"{chip:5s}{body}", show_loss, chip, body, options)
         for number, program in enumerate(whole_programs(options)):
-            context = multiprocessing.get_context("spawn")
-            process = context.Process(target=show_program, args=(chip, number, options))
-            process.start()
-            process.join()
-            if process.exitcode:
-                print(
-                    f"  {chip:5s}{program.name}: the compiler gave up ({process.exitcode})",
-                    flush=True,
-                )
+            done += apart(f"{chip:5s}{program.name}", show_program, chip, number, options)
     return 0 if done else 1
+
+
+def apart(name: str, show: Callable[..., None], *arguments: Any) -> bool:
+    """Runs it in a process of its own; whether it came to an end."""
+    process = multiprocessing.get_context("spawn").Process(target=show, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        print(f"  {name}: the compiler gave up ({process.exitcode})", flush=True)
+    return not process.exitcode
 
 
 def whole_programs(options: Options) -> list[programs.Program]:
@@ -190,8 +192,10 @@ def device_of(chip: Chip) -> Any:
     return topology.devices[0]
 
 
-def line_of(device: Any, body: Any, options: Options) -> str:
-    """Memory, and where there are kernels of a GPU what they use."""
+def show_loss(chip: Chip, body: Any, options: Options) -> None:
+    """Compiles the loss and prints its memory, and what kernels of a GPU use."""
+    take_up_assembler()
+    device = device_of(chip)
     place = jax.sharding.SingleDeviceSharding(device)
     rows = jax.ShapeDtypeStruct((options.rows, options.width), options.dtype, sharding=place)
 
@@ -212,7 +216,7 @@ def line_of(device: Any, body: Any, options: Options) -> str:
     took = time.perf_counter() - start
     memory = program.memory_analysis().temp_size_in_bytes / MIB
     more = kernels() if body == "gpu" else ""
-    return f"{memory:10,.0f} MiB of temporaries, compiled in {took:.1f} s{more}"
+    print(f"  {chip:5s}{body:9s}{memory:10,.0f} MiB, compiled in {took:.1f} s{more}", flush=True)
 
 
 def kernels() -> str:
@@ -226,6 +230,8 @@ def kernels() -> str:
         used += [int(count) for count in re.findall(r"Used (\d+) registers", said)]
         spilled += sum(int(count) for count in re.findall(r"(\d+) bytes spill stores", said))
         tensor_cores += "wgmma" in text
+    if not used:
+        return "; no kernel was found, or no assembler"
     return (
         f"; {len(used)} kernels, {min(used)} to {max(used)} registers, {spilled} bytes spilled, "
         f"{tensor_cores} on tensor cores"

@@ -11,10 +11,12 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
-from jaxcl.data import Arrays, parse_source
+from jaxcl import UserError
+from jaxcl.data import Arrays, Unreadable, parse_source
 from jaxcl.data.pixels import decode
 
 
@@ -35,7 +37,21 @@ def write_pack(data: str, path: Path, test: int) -> None:
 
 
 def read_pack(path: Path, most: int | None = None) -> Arrays:
-    """The images of a pack, decoded; the first `most` of an even spread where that is given."""
+    """The images of a pack, decoded; the first `most` of an even spread where that is given.
+
+    Raises:
+      UserError: the file is damaged, or no pack.
+    """
+    try:
+        return _read(path, most)
+    except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile, Unreadable) as error:
+        raise UserError(
+            f"{path} cannot be read as a pack ({type(error).__name__}: {error}); make it anew: "
+            f"python benchmarks/card/pack.py FOLDER-OR-ZIP {path}"
+        ) from error
+
+
+def _read(path: Path, most: int | None) -> Arrays:
     with np.load(path, allow_pickle=False) as stored:
         parts = []
         for name in ("train", "test"):

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from jaxcl import UserError
+
 ROOT = Path(__file__).parents[2]
 
 # Only while they are imported: names of scripts there are names of folders of tests.
@@ -51,6 +53,19 @@ def test_a_pack_gives_the_images_back(packed):
     assert test.labels.tolist() == [0] * 5 + [1] * 5
     first = cv2.imread(str(packed / "train" / "dog" / "00.png"))[..., ::-1]
     np.testing.assert_array_equal(images.split("train").image(20), first)
+
+
+def test_a_damaged_pack_is_told(packed, tmp_path):
+    whole = (packed / "pack.npz").read_bytes()
+    for name, content in (("cut", whole[: len(whole) // 2]), ("text", b"no pack"), ("empty", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=r"cannot be read as a pack .*; make it anew: python"):
+            pack.read_pack(tmp_path / name)
+    np.savez(tmp_path / "other.npz", images=np.zeros(3))
+    with pytest.raises(UserError, match=r"KeyError.*train_bytes"):
+        pack.read_pack(tmp_path / "other.npz")
+    with pytest.raises(UserError, match="FileNotFoundError"):
+        pack.read_pack(tmp_path / "gone.npz")
 
 
 def test_items_are_noted_and_the_next_one_follows(session):
