@@ -52,7 +52,7 @@ def read_pack(path: Path, most: int | None = None) -> Arrays:
 
 
 def _read(path: Path, most: int | None) -> Arrays:
-    with np.load(path, allow_pickle=False) as stored:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         parts = []
         for name in ("train", "test"):
             content, ends = stored[f"{name}_bytes"].tobytes(), stored[f"{name}_ends"]
