@@ -247,14 +247,51 @@ def _product(one: Instruction, shapes: dict[str, Instruction]) -> tuple[str, flo
     if labels is None:
         return None
     kernel, result = right_shape, out
+    if one.opcode == "convolution":
+        return dtype, 2.0 * _pairs(one.text, labels.groups(), left_shape, kernel, out)
     if "BackwardFilter" in target:
         kernel, result = out, right_shape
     elif "BackwardInput" in target:
         result = left_shape
     taps = math.prod(kernel) // kernel[labels[2].index("o")]
-    spread = re.search(r"lhs_dilate=([\dx]+)", one.text)
-    gaps = math.prod(map(int, spread[1].split("x"))) if spread else 1
-    return dtype, 2.0 * math.prod(result) * taps / gaps
+    return dtype, 2.0 * math.prod(result) * taps
+
+
+def _pairs(
+    text: str,
+    labels: tuple[str, ...],
+    image: tuple[int, ...],
+    kernel: tuple[int, ...],
+    out: tuple[int, ...],
+) -> int:
+    """Products of a convolution that meet a pixel, not the padding and not a gap between pixels.
+
+    A TPU's program has products of matrices as convolutions most of whose window is padding.
+    """
+    said = re.search(r"window=\{([^}]*)\}", text)  # a plain product has none
+    window = dict(re.findall(r"(\w+)=([-\dx_]+)", said[1])) if said else {}
+    axes = sum(letter.isdigit() for letter in labels[0])
+    each = lambda key, default: window[key].split("x") if key in window else [default] * axes
+    steps, gaps, spreads = (
+        [int(n) for n in each(key, "1")] for key in ("stride", "lhs_dilate", "rhs_dilate")
+    )
+    before = [int(both.split("_")[0]) for both in each("pad", "0_0")]
+    met = 1
+    for axis in range(axes):
+        sides = (
+            side[names.index(str(axis))]
+            for side, names in zip((image, kernel, out), labels, strict=True)
+        )
+        pixels, taps, places = sides
+        last = (pixels - 1) * gaps[axis]
+        at = (
+            place * steps[axis] + tap * spreads[axis] - before[axis]
+            for place in range(places)
+            for tap in range(taps)
+        )
+        met *= sum(0 <= i <= last and i % gaps[axis] == 0 for i in at)
+    rows, features = (out[labels[2].index(letter)] for letter in "bf")
+    return met * rows * features * kernel[labels[1].index("i")]
 
 
 def _attention_flop(one: Instruction, shapes: dict[str, Instruction]) -> tuple[str, float] | None:
