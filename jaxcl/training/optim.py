@@ -4,8 +4,8 @@ All share one schedule: linear warm-up to the peak, then a cosine, or a line, do
 the peak, or steps. The peak is `lr` scaled to the batch.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +127,10 @@ class Optim:
         peak = self._update(lambda _: schedule(at_peak), total)
         steady = dict.fromkeys(self.steady, peak)
         return optax.chain(clip, each, apart(self._update(schedule, total), frozen, steady))
+
+    def without_decay(self) -> Self:
+        """The same optimiser without weight decay."""
+        return replace(self, weight_decay=0.0)
 
     def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
         raise NotImplementedError
@@ -282,6 +286,9 @@ class AdamW(Optim):
     """Share of their mean square that is kept."""
     eps: float = 1e-8
     """Added to the root of the mean square."""
+
+    def without_decay(self) -> Self:
+        return replace(self, weight_decay=0.0, final_weight_decay=None)
 
     def _update(self, schedule: optax.Schedule, total: int) -> optax.GradientTransformation:
         decay: float | optax.Schedule = self.weight_decay

@@ -145,9 +145,11 @@ def probe_transform(
     """The optax transformation that trains the classifier beside a run with such an optimiser."""
     if config.optimiser == "adam":
         return optax.adam(config.lr)
+    if config.lr <= 0:
+        raise UserError(f"probe.lr={config.lr:g} trains nothing; use more than 0, or linear=False")
     share = run.peak(batch_size) / config.lr  # both warm up from, and end at, the same rates
     own = replace(
-        run, lr=config.lr, scaling="none", weight_decay=0.0, steady=(),
+        run.without_decay(), lr=config.lr, scaling="none", steady=(),
         warmup_from=share * run.warmup_from, final=share * run.final,
     )  # fmt: skip
     schedule = own.schedule(batch_size, steps_per_epoch)

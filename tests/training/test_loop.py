@@ -18,7 +18,7 @@ from jaxcl import UserError, fit, load
 from jaxcl.data import Images
 from jaxcl.experiment import differences
 from jaxcl.methods import Aux, Method, Phase, SimCLR
-from jaxcl.training import SGD, Probe
+from jaxcl.training import SGD, AdamW, Probe
 from jaxcl.training.directory import check_free, claim
 from jaxcl.training.logs import Display, Log, duration, read_metrics
 from jaxcl.training.probe import init_probe, probe_transform, train_probe
@@ -318,6 +318,13 @@ def test_a_probe_by_the_runs_optimiser_follows_its_schedule_without_decay():
     theirs = run.schedule(512, 5)
     np.testing.assert_allclose(rates[0], theirs(0), rtol=1e-5)
     np.testing.assert_allclose(rates[5], 0.1, rtol=1e-6)
+    with pytest.raises(UserError, match=r"probe.lr=0 trains nothing"):
+        probe_transform(replace(config, lr=0.0), run, 512, 5)
+    decayed = AdamW(lr=0.1, weight_decay=0.04, final_weight_decay=0.4, warmup_epochs=0)
+    still = probe_transform(config, decayed, 256, 5)
+    zero = jax.tree.map(jnp.zeros_like, slope)
+    updates, _ = still.update(zero, still.init(probe.params), probe.params)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates))
     own = 0.2 + (0.1 - 0.2) * (1 + np.cos(np.pi * np.arange(15) / 15)) / 2
     np.testing.assert_allclose(rates[5:], own, rtol=1e-5)
 
