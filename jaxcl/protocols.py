@@ -156,6 +156,7 @@ def linear_experiment(
     source: Source,
     classes: int,
     start_from: str,
+    start_best: bool = False,
     epochs: int = 0,
     batch_size: int = 0,
 ) -> Experiment:
@@ -169,6 +170,7 @@ def linear_experiment(
       source: data with labels.
       classes: number of classes in the data.
       start_from: run directory that the encoder's weights are taken from.
+      start_best: take its checkpoint with the best score instead of its newest one.
       epochs: length of the training; 0: as long as the authors'.
       batch_size: images of a batch; 0: as many as the authors'. The rates scale with it.
 
@@ -194,6 +196,7 @@ def linear_experiment(
             classes=classes,
             logits_init=protocol.init,
             start_from=start_from,
+            start_best=start_best,
         ),
         data=Data(source, batch_size=batch_size or protocol.batch_size),
         optim=optim,

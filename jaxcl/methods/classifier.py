@@ -66,6 +66,9 @@ class ClassifierMethod(Classifier, Method):
     """Run directory whose encoder and head it starts from; empty: random weights, or the encoder of
     `train.start`."""
 
+    start_best: bool = False
+    """Start from that run's checkpoint with the best score instead of its newest one."""
+
     def check(self, batch_size: int) -> None:
         first_layers(self.projector, self.keep_layers)
         if self.classes < 2:
@@ -100,7 +103,7 @@ class ClassifierMethod(Classifier, Method):
         """Both with what the earlier run has of them."""
         if not self.start_from:
             return params, memory
-        run = read_run(self.start_from, FROM)
+        run = read_run(self.start_from, FROM, best=self.start_best)
         run.check_pixels(self.augment)
         params, stats = dict(params), dict(memory.stats)
         for name, module in (("encoder", self.encoder), ("projector", self.projector)):

@@ -99,8 +99,9 @@ def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:
     if options.protocol is not None:
         source = parse_source(options.data) if options.data else None
         evaluate_protocol(
-            run, options.protocol, source, epochs=options.epochs, batch_size=options.batch_size
-        )
+            run, options.protocol, source,
+            epochs=options.epochs, batch_size=options.batch_size, best=best,
+        )  # fmt: skip
         return {}
     if options.epochs or options.batch_size:
         raise UserError("--epochs and --batch-size are those of a linear protocol: add --protocol")

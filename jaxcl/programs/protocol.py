@@ -14,7 +14,7 @@ from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
 from jaxcl.evaluate.knn import knn_scores, top_accuracy
 from jaxcl.experiment import Experiment, flatten, to_json
-from jaxcl.protocols import PROTOCOLS, KNNProtocol, LinearProtocol, Name, linear_experiment
+from jaxcl.protocols import PROTOCOLS, KNNProtocol, Name, linear_experiment
 from jaxcl.run import Run, load
 from jaxcl.training.logs import read_metrics
 from jaxcl.training.loop import fit
@@ -26,7 +26,13 @@ TOPS = {"": 1, "_top5": 5}
 
 
 def evaluate_protocol(
-    run: Run, name: Name, source: Source | None = None, *, epochs: int = 0, batch_size: int = 0
+    run: Run,
+    name: Name,
+    source: Source | None = None,
+    *,
+    epochs: int = 0,
+    batch_size: int = 0,
+    best: bool = False,
 ) -> dict[str, float]:
     """Scores a run by a protocol, prints the scores and writes protocol_NAME.json beside it.
 
@@ -41,6 +47,7 @@ def evaluate_protocol(
       source: other data than the run's.
       epochs: length of the linear classifier's training; 0: as long as the authors'.
       batch_size: images of its batches; 0: as many as the authors'.
+      best: `run` is the best checkpoint of its directory, and not the newest.
 
     Raises:
       UserError: the run is not on images, its data have no labels, or it lacks what the protocol
@@ -62,7 +69,7 @@ def evaluate_protocol(
     if protocol.knn is not None:
         scores |= _neighbours(run, source, protocol.knn, trained=protocol.network == "trained")
     if protocol.linear is not None:
-        scores |= _linear(run, source, name, protocol.linear, epochs, batch_size)
+        scores |= _linear(run, source, name, epochs, batch_size, best)
     width = max(map(len, scores))
     for label, value in scores.items():
         print(f"  {label:<{width}}  {value:6.2f} %")
@@ -139,9 +146,11 @@ def _representation(run: Run, protocol: KNNProtocol, *, trained: bool) -> Any:
 
 
 def _linear(
-    run: Run, source: Source, name: Name, protocol: LinearProtocol, epochs: int, batch_size: int
+    run: Run, source: Source, name: Name, epochs: int, batch_size: int, best: bool
 ) -> dict[str, float]:
     """Of the linear classifier, trained in a directory of its own beside the run."""
+    protocol = PROTOCOLS[name].linear
+    assert protocol is not None
     path = run.path / f"linear_{name}_step{int(run.state.step)}"
     train, batch = source.split("train"), batch_size or protocol.batch_size
     if len(train) < batch:
@@ -152,6 +161,7 @@ def _linear(
     experiment = linear_experiment(
         protocol, encoder=run.encoder.encoder, recipe=run.experiment.method.augment, source=source,
         classes=len(train.classes), start_from=str(run.path), epochs=epochs, batch_size=batch,
+        start_best=best,
     )  # fmt: skip
     if not fit(_beside(experiment, run), path).finished:
         sys.exit(130)
