@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,9 @@ def read_config(path: str | Path) -> Experiment:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    earlier = sys.modules.get(path.stem)
+    if earlier is None or hasattr(earlier, "experiment"):
+        sys.modules[path.stem] = module  # where the source of its classes is looked up
     spec.loader.exec_module(module)
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
@@ -198,13 +202,19 @@ def save_config(experiment: Experiment, run: Path) -> None:
     part.replace(run / CONFIG)
 
 
+_GIVEN: dict[str, type] = {}
+"""Classes from outside jaxcl that were passed once: a run that starts from another reads its config
+too."""
+
+
 def load_config(run: Path, classes: Mapping[str, type] | None = None) -> Experiment:
-    """The experiment of a run directory.
+    """The experiment of a run directory; classes that are given stay known to this process.
 
     Raises:
       UserError: the directory holds no run, or names a class that is neither jaxcl's nor given.
     """
-    experiment: Experiment = from_json(_stored(run), classes)
+    _GIVEN.update(classes or {})
+    experiment: Experiment = from_json(_stored(run), _GIVEN)
     return experiment
 
 

@@ -156,7 +156,7 @@ def linear_experiment(
     source: Source,
     classes: int,
     start_from: str,
-    start_best: bool = False,
+    start_step: int = 0,
     epochs: int = 0,
     batch_size: int = 0,
 ) -> Experiment:
@@ -170,7 +170,7 @@ def linear_experiment(
       source: data with labels.
       classes: number of classes in the data.
       start_from: run directory that the encoder's weights are taken from.
-      start_best: take its checkpoint with the best score instead of its newest one.
+      start_step: take its checkpoint after so many steps; 0: its newest one.
       epochs: length of the training; 0: as long as the authors'.
       batch_size: images of a batch; 0: as many as the authors'. The rates scale with it.
 
@@ -196,7 +196,7 @@ def linear_experiment(
             classes=classes,
             logits_init=protocol.init,
             start_from=start_from,
-            start_best=start_best,
+            start_step=start_step,
         ),
         data=Data(source, batch_size=batch_size or protocol.batch_size),
         optim=optim,
@@ -206,7 +206,7 @@ def linear_experiment(
 
 def joined(encoder: nn.Module) -> nn.Module:
     """An encoder with the features of DINO's linear protocol, where it is a vision transformer."""
-    if not isinstance(encoder, ViT) or encoder.pool != "token":
+    if not isinstance(encoder, ViT) or encoder.pool != "token" or encoder.projection:
         return encoder
     if encoder.width >= WIDE:
         return encoder.clone(feature_blocks=1, feature_mean=True)

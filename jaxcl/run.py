@@ -87,13 +87,16 @@ class Run:
         return dataclasses.replace(self, state=begun(self.begin(), self.experiment))
 
 
-def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -> Run:
+def load(
+    run: str | Path, *, best: bool = False, at: int | None = None, classes: Iterable[type] = ()
+) -> Run:
     """The newest checkpoint of a run directory, or the best one.
 
     Args:
       run: the directory that training wrote.
       best: the checkpoint with the highest score (kNN accuracy, STS-B correlation of text) instead
         of the newest.
+      at: the checkpoint after so many steps instead of the newest.
       classes: your own method or module classes, where the experiment has any.
 
     Raises:
@@ -114,7 +117,7 @@ def load(run: str | Path, *, best: bool = False, classes: Iterable[type] = ()) -
     )
     checkpoints = Checkpoints(path)
     try:
-        state = checkpoints.restore(abstract, best=best)
+        state = checkpoints.restore(abstract, best=best, at=at)
     finally:
         checkpoints.close()
     if state is None:

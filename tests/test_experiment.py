@@ -25,6 +25,7 @@ from jaxcl.experiment import (
     to_json,
 )
 from jaxcl.methods import SimCLR
+from jaxcl.programs.train import with_options
 from jaxcl.training.step import Trainer
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -67,6 +68,26 @@ def test_config_of_a_run_directory(tmp_path):
     assert differences(tmp_path, experiment) == {}
     warmer = replace(experiment, method=replace(experiment.method, temperature=9.0))
     assert set(differences(tmp_path, warmer)) == {"method.temperature"}
+
+
+def test_options_of_a_class_in_the_config_file_itself(tmp_path):
+    """Their help is read from the file; a second file of that name has its own."""
+    for folder, field in (("one", "sharpness"), ("two", "softness")):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "own_method.py"
+        path.write_text(
+            "from dataclasses import dataclass, replace\n"
+            "import tiny\n"
+            "from jaxcl.methods import SimCLR\n\n\n"
+            "@dataclass(frozen=True)\n"
+            "class Own(SimCLR):\n"
+            f"    {field}: float = 1.0\n"
+            '    """What it adds."""\n\n\n'
+            "experiment = replace(tiny.experiment, method=Own())\n"
+        )
+        asked = [f"--method.{field}", "3"]
+        found = with_options(read_config(path), asked, program="train.py")
+        assert getattr(found.method, field) == 3.0
 
 
 def test_a_field_that_was_not_there_yet_counts_as_its_default(tmp_path):

@@ -79,7 +79,7 @@ def pillow_blur(
     share = share / (6 * ((whole + 1) ** 2 - sigma**2 / 3))  # of the next one that counts
     weight = jnp.clip(whole + share + 1 - jnp.arange(reach + 1), 0.0, 1.0)
     weight = weight / (2 * jnp.sum(weight) - weight[0])
-    if max(image.shape[:2]) <= PRODUCTS_UP_TO:
+    if min(image.shape[:2]) > 1 and max(image.shape[:2]) <= PRODUCTS_UP_TO:
         return _means_by_products(image, weight)
     return _means_by_passes(image, weight)
 

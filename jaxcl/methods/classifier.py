@@ -66,8 +66,8 @@ class ClassifierMethod(Classifier, Method):
     """Run directory whose encoder and head it starts from; empty: random weights, or the encoder of
     `train.start`."""
 
-    start_best: bool = False
-    """Start from that run's checkpoint with the best score instead of its newest one."""
+    start_step: int = 0
+    """Start from that run's checkpoint after this many steps; 0: from its newest one."""
 
     def check(self, batch_size: int) -> None:
         first_layers(self.projector, self.keep_layers)
@@ -103,7 +103,7 @@ class ClassifierMethod(Classifier, Method):
         """Both with what the earlier run has of them."""
         if not self.start_from:
             return params, memory
-        run = read_run(self.start_from, FROM, best=self.start_best)
+        run = read_run(self.start_from, FROM, at=self.start_step or None)
         run.check_pixels(self.augment)
         params, stats = dict(params), dict(memory.stats)
         for name, module in (("encoder", self.encoder), ("projector", self.projector)):

@@ -113,13 +113,13 @@ class Earlier:
         return jax.tree.map_with_path(one, like)
 
 
-def read_run(run: str, key: str, *, best: bool = False, classes: Iterable[type] = ()) -> Earlier:
+def read_run(run: str, key: str, *, at: int | None = None, classes: Iterable[type] = ()) -> Earlier:
     """The newest checkpoint of a run directory; a warning where its training is not finished.
 
     Args:
       run: the directory that training wrote.
       key: the option that names it, for messages.
-      best: take the checkpoint with the best score instead, without a warning.
+      at: take the checkpoint after so many steps instead, without a warning.
       classes: classes from outside jaxcl that its config names.
 
     Raises:
@@ -132,12 +132,12 @@ def read_run(run: str, key: str, *, best: bool = False, classes: Iterable[type] 
     check_run(run, key)
     try:
         with jax.set_mesh(data_mesh(1)):  # where it is read, however many will train
-            found = load(run, best=best, classes=classes)
+            found = load(run, at=at, classes=classes)
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
     state, kept = found.state, found.encoder
     step, total = int(state.step), found.trainer.progress(state.step).total
-    if step < total and not best:
+    if step < total and at is None:
         logging.getLogger(__name__).warning(
             "%s=%s stopped after step %d of %d; it is used as it is", key, run, step, total
         )

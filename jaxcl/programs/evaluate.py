@@ -58,7 +58,8 @@ class Evaluate:
     protocol: Name | None = None
     """Score the run as the authors of this name do, and nothing else: their linear classifier on
     crops (a run of its own in RUN/linear_NAME_stepN), their kNN, or the online classifier. Scores
-    go to RUN/protocol_NAME.json. None: the scores that are the same for all runs."""
+    go to RUN/protocol_NAME.json; names end with what differs from the protocol. None: the scores
+    that are the same for all runs."""
     epochs: int = 0
     """Epochs of the protocol's linear classifier; 0: as many as the authors take."""
     batch_size: int = 0
@@ -98,10 +99,15 @@ def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:
     run = load(options.run, best=best, classes=classes.values())
     if options.protocol is not None:
         source = parse_source(options.data) if options.data else None
+        plain = Evaluate(options.run)
+        for name in ("neighbours", "shots", "clusters", "labels_per_class", "seeds"):
+            if getattr(options, name) != getattr(plain, name):
+                raise UserError(
+                    f"--{name.replace('_', '-')} has no meaning with --protocol; leave it away"
+                )
         evaluate_protocol(
-            run, options.protocol, source,
-            epochs=options.epochs, batch_size=options.batch_size, best=best,
-        )  # fmt: skip
+            run, options.protocol, source, epochs=options.epochs, batch_size=options.batch_size
+        )
         return {}
     if options.epochs or options.batch_size:
         raise UserError("--epochs and --batch-size are those of a linear protocol: add --protocol")

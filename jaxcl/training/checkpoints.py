@@ -78,18 +78,24 @@ class Checkpoints:
         """
         self._guarded(None, self._manager.wait_until_finished)
 
-    def restore(self, like: State, *, best: bool = False) -> State | None:
+    def restore(self, like: State, *, best: bool = False, at: int | None = None) -> State | None:
         """The newest whole checkpoint, or the best one; None where there is none.
 
         Args:
           like: a state of the wanted shapes and shardings, arrays or abstract.
           best: prefer the highest score to the newest.
+          at: only the one after so many steps.
 
         Raises:
-          UserError: a checkpoint of other shapes, or checkpoints of which none is whole.
+          UserError: a checkpoint of other shapes, checkpoints of which none is whole, or none after
+            that many steps.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        if best:  # the newest of the best comes first, then the others from the newest down
+        if at is not None and at not in steps:
+            raise UserError(f"{self.run} holds no checkpoint after step {at}, only {sorted(steps)}")
+        if at is not None:
+            steps = [at]
+        elif best:  # the newest of the best comes first, then the others from the newest down
             steps.sort(key=lambda step: self._manager.metrics(step)["score"], reverse=True)
         for step in steps:
             try:

@@ -150,7 +150,7 @@ class Trainer:
 
     def represent(self, state: State, batch: Batch) -> dict[str, Array]:
         """What evaluation sees: the method's outputs for plain images, averaged weights if kept."""
-        return self.method.represent(self._evaluated(state), state.memory, batch)
+        return self.method.represent(self.evaluated(state), state.memory, batch)
 
     @property
     def classifies(self) -> bool:
@@ -159,18 +159,19 @@ class Trainer:
 
     def classify(self, state: State, batch: Batch) -> dict[str, Array]:
         """The method's scores of the classes for plain images as "logits"; nothing without any."""
-        logits = self.method.classify(self._evaluated(state), state.memory, batch)
+        logits = self.method.classify(self.evaluated(state), state.memory, batch)
         return {} if logits is None else {"logits": logits}
 
     def kept(self, state: State) -> Kept:
         """The encoder with the weights that `represent` applies."""
-        return self.method.kept(self._evaluated(state), state.memory)
+        return self.method.kept(self.evaluated(state), state.memory)
 
     def trained(self, state: State) -> Kept:
         """The encoder that gradients train, averaged weights if kept."""
-        return self.method.trained(self._evaluated(state), state.memory)
+        return self.method.trained(self.evaluated(state), state.memory)
 
-    def _evaluated(self, state: State) -> PyTree:
+    def evaluated(self, state: State) -> PyTree:
+        """The parameters that evaluation sees: averaged over the run where it keeps an average."""
         return state.average if self.optim.average else state.params
 
 

@@ -81,19 +81,22 @@ class TestContract(Contract):
         mine, theirs = (load(run).encode(images) for run in (alone, pretrained))
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
-    def test_it_starts_from_the_best_checkpoint_where_asked(self, pretrained, tmp_path):
-        """The run kept those of all six steps; the best is not the newest."""
+    def test_it_starts_from_another_checkpoint_where_asked(self, pretrained, tmp_path):
+        """The run kept those of all six steps; the best one, say, is not the newest."""
         run = tmp_path / "earlier"
         shutil.copytree(pretrained, run)
         scores = run / "checkpoints" / "4" / "metrics" / "metrics"
         assert scores.exists()
         scores.write_text(scores.read_text().replace("-101.0", "50.0"))
-        method = replace(self.experiment.method, start_from=str(run), start_best=True)
+        method = replace(self.experiment.method, start_from=str(run), start_step=4)
         state = fit(replace(self.experiment, method=method), tmp_path / "run").state
         best = load(run, best=True)
         assert int(best.state.step) == 4
         theirs = best.encoder.params
         jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], theirs)
+        gone = replace(method, start_step=9)
+        with pytest.raises(UserError, match=r"holds no checkpoint after step 9, only \[1, 2, 3"):
+            fit(replace(self.experiment, method=gone), tmp_path / "gone")
 
     def test_another_encoder_is_told(self, tmp_path):
         wide = replace(self.experiment.method, encoder=ENCODER.clone(width=0.25))

@@ -15,7 +15,7 @@ from jaxcl.encoders import MLP, Prototypes, ResNet, ViT, forward, vit
 from jaxcl.evaluate import knn_accuracy
 from jaxcl.methods import DINO
 from jaxcl.programs.evaluate import main
-from jaxcl.programs.protocol import _representation, evaluate_protocol
+from jaxcl.programs.protocol import _changed, _projects, _representation, evaluate_protocol
 from jaxcl.protocols import PROTOCOLS, joined, linear_experiment
 from jaxcl.training import SGD, ClassifierAccuracy, Probe
 from jaxcl.training.logs import read_metrics
@@ -88,9 +88,9 @@ def test_neighbours_are_those_of_the_network_and_output_that_the_authors_compare
 def test_the_linear_classifier_is_a_run_of_its_own(run, capsys):
     """Beside the run, of the joined tokens, evaluated at every epoch; then it is only read."""
     main([str(run.path), "--protocol", "dino", "--epochs", "2", "--batch-size", "400"])
-    kept = json.loads((run.path / "protocol_dino.json").read_text())
+    kept = json.loads((run.path / "protocol_dino_epochs2_batch400.json").read_text())
     assert "linear classifier: " in capsys.readouterr().out
-    stage = load(run.path / "linear_dino_step9")
+    stage = load(run.path / "linear_dino_step9_epochs2_batch400")
     method = stage.experiment.method
     assert method.encoder.feature_blocks == 4 and method.logits_init == "normal_0.01"
     kernel = stage.state.params["logits"]["linear_out"]["kernel"]
@@ -131,7 +131,16 @@ def test_mistakes_are_told(run, capsys):
     fewer = Arrays(IMAGES[0], TRAIN.labels % 2, IMAGES[1], TEST.labels % 2)
     with pytest.raises(UserError, match=r"has 2 classes, and the classifier beside .* knows 10"):
         evaluate_protocol(run, "solo-learn", fewer)
+    bare = Arrays(IMAGES[0], np.full(len(TRAIN), -1), IMAGES[1], TEST.labels)
+    with pytest.raises(UserError, match=r"has no labels, and --protocol swav scores by them"):
+        evaluate_protocol(run, "swav", bare)
+    coloured = Arrays(
+        np.repeat(IMAGES[0], 3, 3), TRAIN.labels, np.repeat(IMAGES[1], 3, 3), TEST.labels
+    )
+    with pytest.raises(UserError, match=r"has images of 3 channels, and .* takes 1"):
+        evaluate_protocol(run, "lightly", coloured)
     for words, answer in (
+        (["--protocol", "lightly", "--shots", "1"], "--shots has no meaning with --protocol"),
         (["--protocol", "simclr"], "has 1297 to train on; add --batch-size 1024"),
         (["--epochs", "3"], "add --protocol"),
     ):
@@ -139,6 +148,37 @@ def test_mistakes_are_told(run, capsys):
             main([str(run.path), *words])
         assert stopped.value.code == 2
         assert answer in capsys.readouterr().err
+
+
+def test_other_data_lie_apart_from_the_runs():
+    """Of whatever kind: their pixels count where no file has a name."""
+    one, other = (
+        Arrays(x, TRAIN.labels, IMAGES[1], TEST.labels) for x in (IMAGES[0], 255 - IMAGES[0])
+    )
+    names = {_changed(None, 0, 0), _changed(one, 0, 0), _changed(other, 0, 0), _changed(one, 2, 8)}
+    assert len(names) == 4 and "" in names
+    assert _changed(one, 0, 0) == _changed(Arrays(*vars(one).values()), 0, 0)
+
+
+def test_projections_are_those_of_averaged_weights_and_of_a_whole_projector(run):
+    averaged = replace(run.trainer, optim=replace(run.trainer.optim, average=0.5))
+    half = jax.tree.map(lambda p: p / 2, run.state.params)
+    state = run.state._replace(average=half)
+    knn = PROTOCOLS["moco"].knn
+    made = [
+        jax.jit(_representation(replace(run, trainer=trainer), knn, trained=True))(
+            state, {"image": IMAGES[1][:8]}
+        )["features"]
+        for trainer in (averaged, run.trainer)
+    ]
+    rows = seen(METHOD.encoder, half["encoder"], {}, IMAGES[1][:8])
+    stats = run.state.memory.stats["projector"]
+    own = forward(METHOD.projector, half["projector"], stats, rows, train=False)[0]["features"]
+    np.testing.assert_allclose(made[0], own, rtol=1e-4, atol=1e-5)
+    assert np.abs(made[0] - made[1]).max() > 1e-3
+    assert _projects(run)
+    cut = {**run.state.params, "projector": {"linear1": {}}}
+    assert not _projects(replace(run, state=run.state._replace(params=cut)))
 
 
 def test_crops_are_the_protocols_and_what_inference_sees_is_the_runs():
