@@ -32,7 +32,7 @@ Name: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class LinearProtocol:
-    """How a linear classifier on frozen features is trained; the encoder's statistics stay."""
+    """Settings of the training of a linear classifier on a frozen encoder."""
 
     optim: Optim
     """Optimiser and schedule."""
@@ -48,21 +48,23 @@ class LinearProtocol:
     interpolation: Interpolation = "bilinear"
     """Kernel by which a training crop is resized."""
     joins_tokens: bool = False
-    """Whether the features of a vision transformer are the class tokens of its last four blocks,
-    or, from a width of 768 on, the last class token and the mean of the last patches."""
+    """Whether a vision transformer gives several tokens as features: the class tokens of its last
+    four blocks or, from a width of 768 on, the last class token and the mean of the patches."""
 
 
 @dataclass(frozen=True)
 class KNNProtocol:
-    """How the nearest training images vote; all of them are in the bank, as plain images."""
+    """Settings of weighted kNN among the features of all training images."""
 
     neighbours: tuple[int, ...]
     """Numbers of voters that are tried."""
     temperature: float
     """Scale of the votes' weights exp(similarity / temperature)."""
     output: Literal["features", "projection"] = "features"
-    """What is compared: the encoder's features, or what the projector makes of those of the
-    encoder that gradients train."""
+    """What is compared: the encoder's features, or the projector's output for them."""
+    network: Literal["kept", "trained"] = "kept"
+    """Which encoder is compared: the one that the method keeps, which is the teacher of DINO, or
+    the one that gradients train, which the projector belongs to."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,6 @@ class Protocol:
     """Votes of nearest neighbours; None: there are none."""
     online: bool = False
     """Whether the score is that of the linear classifier that was trained beside the method."""
-    network: Literal["kept", "trained"] = "kept"
-    """Which encoder is scored: the one that the method keeps, which is the teacher of DINO, or the
-    one that gradients train."""
     best: bool = False
     """Whether the authors score the checkpoint whose kNN accuracy on the test images is highest,
     not the last one."""
@@ -89,7 +88,10 @@ def _steps(lr: float, *drops: float, by: float = 0.1) -> SGD:
     return SGD(lr, 100, warmup_epochs=0, weight_decay=0.0, decay="steps", drop_at=drops, drop_by=by)
 
 
-_SIMCLR = SGD(0.1, 90, warmup_epochs=0, nesterov=True, weight_decay=1e-6, decay_all=True)
+_SIMCLR = LinearProtocol(
+    SGD(0.1, 90, warmup_epochs=0, nesterov=True, weight_decay=1e-6, decay_all=True),
+    4096, "zeros", 0.08, "tensorflow", "tf_bicubic",
+)  # fmt: skip
 _BYOL = SGD(0.2, 80, warmup_epochs=0, nesterov=True, weight_decay=0.0)
 _SWAV = SGD(0.3, 100, warmup_epochs=0, changes="epoch", weight_decay=1e-6, decay_all=True)
 _SIMSIAM = LARC(
@@ -105,15 +107,15 @@ PROTOCOLS: dict[Name, Protocol] = {
     "moco": Protocol(
         "facebookresearch/moco 3631be0, main_lincls.py; kNN of the notebook for CIFAR-10, f736491",
         linear=LinearProtocol(_steps(30.0, 0.6, 0.8), 256),
-        knn=KNNProtocol((200,), 0.1, output="projection"),
+        knn=KNNProtocol((200,), 0.1, "projection", "trained"),
     ),
     "simclr": Protocol(
         "google-research/simclr 383d414, README.md, model.py and model_util.py",
-        linear=LinearProtocol(_SIMCLR, 4096, "zeros", 0.08, "tensorflow", "tf_bicubic"),
+        linear=_SIMCLR,
     ),
     "simclr-v2": Protocol(
         "google-research/simclr 383d414, README.md: as simclr; the other figures are fine-tuned",
-        linear=LinearProtocol(_SIMCLR, 4096, "zeros", 0.08, "tensorflow", "tf_bicubic"),
+        linear=_SIMCLR,
     ),
     "byol": Protocol(
         "google-deepmind/deepmind-research 500ffd8, byol/configs/eval.py and eval_experiment.py",
@@ -136,12 +138,11 @@ PROTOCOLS: dict[Name, Protocol] = {
         linear=LinearProtocol(_steps(2.5, 0.6, 0.75, 0.9, by=0.2), 512, "torch", min_scale=0.2),
     ),
     "solo-learn": Protocol(
-        "vturrisi/solo-learn fca55e3, solo/methods/base.py", online=True, network="trained"
+        "vturrisi/solo-learn fca55e3, solo/methods/base.py", online=True
     ),
     "lightly": Protocol(
         "lightly-ai/lightly 42a6a924, docs/.../benchmarks/cifar10_benchmark.py",
-        knn=KNNProtocol((200,), 0.1),
-        network="trained",
+        knn=KNNProtocol((200,), 0.1, network="trained"),
         best=True,
     ),
 }  # fmt: skip

@@ -60,8 +60,8 @@ class ViT(nn.Module):
     """Number of last blocks whose class tokens, each after the last norm, are joined as features;
     DINO's linear protocol takes 4 of ViT-S. Only where pool is token."""
     feature_mean: bool = False
-    """Whether the mean of the last patches is joined to those class tokens, as DINO's linear
-    protocol does for ViT-B."""
+    """Whether the features also hold the mean of the last block's patch tokens, as in DINO's linear
+    protocol for ViT-B. Only where pool is token."""
     projection: int = 0
     """Width of a linear layer without bias on the features, as in CLIP; 0: none."""
     first_norm: bool = False

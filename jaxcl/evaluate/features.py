@@ -58,7 +58,7 @@ class Embedder:
         return np.concatenate(features), np.concatenate(labels)
 
     def accuracies(self, variables: PyTree, passes: Passes) -> dict[str, float]:
-        """How often the "logits" of the labelled rows are right, in percent.
+        """Top-1 and top-5 accuracy of the "logits" on the labelled rows, in percent.
 
         "classifier" is the share of rows whose class has the highest of them; where there are more
         than five classes, "classifier_top5" is the share whose class is among the highest five.

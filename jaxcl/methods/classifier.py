@@ -44,7 +44,7 @@ class Classifier:
     which are 0 otherwise."""
 
     def network(self, chunks: int = 1) -> Stack:
-        """Its parts."""
+        """Encoder, kept layers of the head, and logits, one after another."""
         head = first_layers(self.projector, self.keep_layers)
         kept = {} if head is None else {"projector": head}
         logits = MLP((), self.classes, out_bias=True, kernel_init=self.logits_init)

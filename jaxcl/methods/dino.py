@@ -75,8 +75,8 @@ class DINO(Method):
     frozen_epochs: int = 1
     """Epochs at the start in which the prototypes stand still."""
     keep: Literal["teacher", "student"] = "teacher"
-    """Which network is evaluated and exported: the teacher, as in the paper, or the student, as in
-    solo-learn and lightly."""
+    """Network that the run evaluates and exports: the teacher, as in the paper, or the student, as
+    in solo-learn and lightly."""
     views_apart: bool = False
     """Whether each view goes through the network by itself, with its own batch statistics, as in
     solo-learn and lightly; if not, views of one size share them."""

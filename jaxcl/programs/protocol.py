@@ -80,7 +80,7 @@ def evaluate_protocol(
         told["network"] = _online_network(run)
         scores |= _online(run, split)
     if protocol.knn is not None:
-        scores |= _neighbours(run, split, protocol.knn, trained=protocol.network == "trained")
+        scores |= _neighbours(run, split, protocol.knn)
     if linear is not None:
         path = run.path / f"linear_{name}_step{step}{changed}"
         told["linear"] = path.name
@@ -121,7 +121,7 @@ class Split:
             )
 
     def _channels(self) -> int:
-        """Of the first training image that can be read."""
+        """Number of channels of the first training image that can be read."""
         for place in range(len(self.train)):
             try:
                 return int(self.train.image(place).shape[-1])
@@ -131,7 +131,7 @@ class Split:
 
 
 def _changed(source: Source | None, epochs: int, batch_size: int) -> str:
-    """What differs from the protocol on the run's own data, for names of files."""
+    """Ending of the names of files: epochs, batch and data that are not the protocol's or run's."""
     changed = f"_epochs{epochs}" * bool(epochs) + f"_batch{batch_size}" * bool(batch_size)
     if source is None:
         return changed
@@ -151,7 +151,7 @@ def _online_network(run: Run) -> str:
 
 
 def _online(run: Run, split: Split) -> dict[str, float]:
-    """Of the linear classifier beside the method, on plain images."""
+    """Accuracies of the classifier that was trained beside the method, on plain test images."""
     probe = run.state.probe
     if not isinstance(probe, LinearProbe):
         raise UserError(
@@ -170,14 +170,12 @@ def _online(run: Run, split: Split) -> dict[str, float]:
     return _tops("online", probe_logits(probe, jnp.asarray(x)), y)
 
 
-def _neighbours(
-    run: Run, split: Split, protocol: KNNProtocol, *, trained: bool
-) -> dict[str, float]:
-    """Votes of all training images, as plain images."""
+def _neighbours(run: Run, split: Split, protocol: KNNProtocol) -> dict[str, float]:
+    """kNN accuracies of the plain test images among all plain training images."""
     if protocol.output == "projection" and not _projects(run):
         print("  the run has no whole projector: kNN of its projections is left out")
         return {}
-    embedder = Embedder(_representation(run, protocol, trained=trained))
+    embedder = Embedder(_representation(run, protocol))
     (x, y), (test_x, test_y) = (
         embedder.split(run.state, run.experiment.data.passes(part, run.experiment.method))
         for part in (split.train, split.test)
@@ -200,14 +198,15 @@ def _projects(run: Run) -> bool:
     return isinstance(projector, MLP) and (not projector.out or "linear_out" in layers)
 
 
-def _representation(run: Run, protocol: KNNProtocol, *, trained: bool) -> Any:
+def _representation(run: Run, protocol: KNNProtocol) -> Any:
     """The function of state and batch that gives what is compared."""
     method, trainer = run.experiment.method, run.trainer
     projector = getattr(method, "projector", None)
     wanted = protocol.output == "projection"
+    network = trainer.trained if protocol.network == "trained" else trainer.kept
 
     def represent(state: State, batch: dict[str, Array]) -> dict[str, Array]:
-        encoder, params, stats = (trainer.trained if trained or wanted else trainer.kept)(state)
+        encoder, params, stats = network(state)
         x = method.augment.plain(batch["image"])
         rows = forward(encoder, params, stats, x, train=False)[0]["features"]
         if wanted:
@@ -222,7 +221,7 @@ def _representation(run: Run, protocol: KNNProtocol, *, trained: bool) -> Any:
 def _linear(
     run: Run, split: Split, protocol: LinearProtocol, path: Path, epochs: int, batch_size: int
 ) -> dict[str, float]:
-    """Of the linear classifier, trained in a directory of its own beside the run."""
+    """Accuracies of the protocol's linear classifier, trained in the directory `path`."""
     experiment = linear_experiment(
         protocol, encoder=run.encoder.encoder, recipe=run.experiment.method.augment,
         source=split.source, classes=len(split.train.classes), start_from=str(run.path.resolve()),
@@ -248,7 +247,7 @@ def _beside(experiment: Experiment, run: Run) -> Experiment:
 
 
 def _linear_scores(path: Path, split: Split) -> dict[str, float]:
-    """Of a run of `LinearClassifier`: after its last epoch, and at its best one."""
+    """Accuracies of a finished run of `LinearClassifier`: after its last epoch, at its best one."""
     run = load(path)
     passes = run.experiment.data.passes(split.test, run.experiment.method)
     last = run.classifier.accuracies(run.state, passes)

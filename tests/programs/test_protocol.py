@@ -69,8 +69,7 @@ def test_neighbours_are_those_of_the_network_and_output_that_the_authors_compare
         ("dino", teacher, (10, 20, 100, 200), 0.07),
         ("moco", heads, (200,), 0.1),
     ):
-        trained = PROTOCOLS[name].network == "trained"
-        represent = _representation(run, PROTOCOLS[name].knn, trained=trained)
+        represent = _representation(run, PROTOCOLS[name].knn)
         made = jax.jit(represent)(run.state, {"image": IMAGES[1]})["features"]
         np.testing.assert_allclose(made, rows[1], rtol=1e-4, atol=1e-5)
         score = lambda k, top, rows=rows, t=t: float(
@@ -166,7 +165,7 @@ def test_projections_are_those_of_averaged_weights_and_of_a_whole_projector(run)
     state = run.state._replace(average=half)
     knn = PROTOCOLS["moco"].knn
     made = [
-        jax.jit(_representation(replace(run, trainer=trainer), knn, trained=True))(
+        jax.jit(_representation(replace(run, trainer=trainer), knn))(
             state, {"image": IMAGES[1][:8]}
         )["features"]
         for trainer in (averaged, run.trainer)
