@@ -1,5 +1,6 @@
 """Batch normalisation over the global batch, or over contiguous groups of it."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -73,14 +74,8 @@ class BatchNorm(nn.Module):
             over = tuple(range(len(apart) - 1, rows.ndim - 1))
             mean = _mean(rows, counts, over)  # [g, c], or [c]
             many = x.size // (channels * self.groups) >= MANY_PIXELS
-            if x.ndim > 2 and (many or x.dtype == jnp.bfloat16):
-                shift = jax.lax.stop_gradient(running_mean.value)
-                square = _mean(jnp.square(rows - shift), counts, over)
-                var = jnp.maximum(square - jnp.square(mean - shift), 0.0)
-            else:
-                # The mean's own share of the gradient is zero: deviations sum to nothing.
-                centre = jnp.expand_dims(jax.lax.stop_gradient(mean), over)
-                var = _mean(jnp.square(rows - centre), counts, over)
+            once = x.ndim > 2 and (many or x.dtype == jnp.bfloat16)
+            var = _variance(rows, counts, mean, running_mean.value if once else None, over)
             if not self.is_initializing():
                 filled = None if counts is None else jnp.any(counts, axis=over)  # [g, 1], or [1]
                 self._keep(running_mean, mean, filled)
@@ -91,15 +86,14 @@ class BatchNorm(nn.Module):
         if self.use_scale:
             init = nn.initializers.constant(self.scale_init)
             factor = factor * self.param("scale", init, (channels,), jnp.float32)
-        centre = jax.lax.stop_gradient(mean)
-        offset = (centre - mean) * factor  # zero, for the mean's gradient: one sum with the bias's
+        offset = -mean * factor
         if self.use_bias:
             offset = offset + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         grouped = x.reshape(*factor.shape[:-1], -1, *inner).astype(jnp.float32)
-        centre, factor, offset = (
-            z.reshape(*z.shape[:-1], *[1] * len(inner), channels) for z in (centre, factor, offset)
+        factor, offset = (
+            z.reshape(*z.shape[:-1], *[1] * len(inner), channels) for z in (factor, offset)
         )
-        return ((grouped - centre) * factor + offset).reshape(x.shape).astype(self.dtype)
+        return (grouped * factor + offset).reshape(x.shape).astype(self.dtype)
 
     def _keep(
         self, running: Any, value: Float[Array, "... c"], filled: Bool[Array, "... 1"] | None
@@ -119,3 +113,31 @@ def _mean(
         return jnp.mean(x, axis=over)
     total = jnp.sum(jnp.where(counts, x, 0), axis=over)
     return total / jnp.maximum(jnp.sum(counts, axis=over), 1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(4,))
+def _variance(
+    rows: Float[Array, "... c"],
+    counts: Bool[Array, "... 1"] | None,
+    mean: Float[Array, "... c"],
+    shift: Float[Array, " c"] | None,
+    over: tuple[int, ...],
+) -> Float[Array, "... c"]:
+    """Variance along some axes of what counts: in one reading about `shift`, or about the mean."""
+    if shift is None:
+        return _mean(jnp.square(rows - jnp.expand_dims(mean, over)), counts, over)
+    square = _mean(jnp.square(rows - shift), counts, over)
+    return jnp.maximum(square - jnp.square(mean - shift), 0.0)
+
+
+@_variance.defjvp
+def _variance_jvp(over: tuple[int, ...], primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """The mean's own share is zero: deviations sum to nothing.
+
+    Of the rows themselves, not of their deviations, which would be kept for the gradient beside
+    them: the memory of one more map a layer.
+    """
+    rows, counts, mean, _ = primals
+    change = tangents[0]
+    product = _mean(rows * change, counts, over) - mean * _mean(change, counts, over)
+    return _variance(*primals, over), 2 * product

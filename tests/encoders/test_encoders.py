@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.test_util import check_grads
 from jitted import forward, initialise
 
 from jaxcl.encoders import (
@@ -336,8 +337,26 @@ def test_many_pixels_keep_their_digits_about_the_running_mean(monkeypatch, chip)
     np.testing.assert_allclose(y, (exact - mean) / np.sqrt(var), atol=2e-3)
 
 
-def test_pixels_of_half_precision_are_read_once():
+@pytest.mark.parametrize("shape", [(6, 2, 2, 5), (6, 32, 32, 5)], ids=["twice", "once"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_of_all_maps_the_gradient_keeps_the_input_alone(shape, groups):
+    """Deviations kept beside it cost half as much memory again, and a tenth of the time on CPU."""
+    x = jnp.array(np.random.default_rng(0).normal(2, 3, size=shape), jnp.float32)
+    variables = BatchNorm(groups=groups).init(KEY, x, False)
+
+    def run(x):
+        return BatchNorm(groups=groups).apply(variables, x, True, mutable=["batch_stats"])[0]
+
+    kept = [leaf for leaf in jax.tree.leaves(jax.vjp(run, x)[1]) if leaf.size == x.size]
+    assert kept
+    for leaf in kept:
+        np.testing.assert_array_equal(leaf.reshape(shape), x)
+    check_grads(run, (x,), order=1, modes=("fwd", "rev"), atol=0.02, rtol=0.02)
+
+
+def test_pixels_of_half_precision_are_read_once(monkeypatch):
     """On TPUs both sums are then part of the convolution; few float32 pixels are read twice."""
+    monkeypatch.setattr(norm, "_variance", norm._variance.fun)  # whose sums are seen
 
     def sums(dtype):
         x = jnp.zeros((4, 8, 8, 5), dtype)
