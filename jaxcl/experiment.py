@@ -18,15 +18,19 @@ from jaxcl.data import Section
 from jaxcl.errors import UserError
 from jaxcl.methods import Method
 from jaxcl.options import short
+from jaxcl.places import DATA, PLACES, STARTS, followed
+from jaxcl.ranges import check_ranges
 from jaxcl.training.optim import Optim
 from jaxcl.training.probe import Probe, Watch
 
 CONFIG = "config.json"
+HOME = "home"
+"""Key of the config for where the run directory was, which the experiment has no field for."""
 
 FREE = ("train.dir", "train.devices", "train.log_every", "train.save_every", "train.keep",
         "train.steps_per_call", "train.tensorboard", "train.wandb", "data.road", "data.threads",
-        "data.workers", "probe.every", "probe.every_steps",
-        "probe.folder")  # fmt: skip
+        "data.workers", "data.max_bad", "probe.every", "probe.every_steps",
+        "train.changed_data", "probe.folder")  # fmt: skip
 """Fields that a resumed run may change: they say how it runs, not what it computes."""
 
 
@@ -38,6 +42,9 @@ class Train:
     """Run directory; empty: runs/ and the name of the config."""
     seed: int = 0
     """Of everything random: parameters, order, views."""
+    changed_data: bool = False
+    """Go on with a run although its training examples are others than at its beginning: added,
+    removed, replaced. Its numbers are then not those of a run without a stop."""
     start: str = ""
     """Weights that the encoder starts from: a file or folder of another library, as
     `jaxcl.weights.load_encoder` reads it; empty: random ones."""
@@ -71,6 +78,10 @@ class Experiment:
 def check(experiment: Experiment) -> None:
     """Raises `UserError` for values that cannot work together, before anything compiles."""
     method, batch = experiment.method, experiment.data.batch_size
+    for section in ("method", "optim", "probe"):
+        check_ranges(section, getattr(experiment, section))
+    if batch < 2:
+        raise UserError(f"data.batch_size={batch} contrasts nothing; use 2 or more")
     method.check(batch)
     for name in ("log_every", "keep"):
         if getattr(experiment.train, name) < 1:
@@ -196,7 +207,7 @@ def _class(name: str, classes: Mapping[str, type]) -> type:
 
 def save_config(experiment: Experiment, run: Path) -> None:
     """Writes the experiment into the run directory."""
-    text = json.dumps(to_json(experiment), indent=1)
+    text = json.dumps({HOME: str(run.resolve())} | to_json(experiment), indent=1)
     part = run / f"{CONFIG}.part"
     part.write_text(text + "\n")
     part.replace(run / CONFIG)
@@ -214,8 +225,10 @@ def load_config(run: Path, classes: Mapping[str, type] | None = None) -> Experim
       UserError: the directory holds no run, or names a class that is neither jaxcl's nor given.
     """
     _GIVEN.update(classes or {})
-    experiment: Experiment = from_json(_stored(run), _GIVEN)
-    return experiment
+    stored = _stored(run)
+    home = stored.pop(HOME, "")
+    experiment: Experiment = from_json(stored, _GIVEN)
+    return followed(experiment, home, run)
 
 
 def _stored(run: Path) -> dict[str, Any]:
@@ -232,21 +245,38 @@ def _stored(run: Path) -> dict[str, Any]:
     return stored
 
 
-def differences(run: Path, asked: Experiment) -> dict[str, tuple[Any, Any]]:
+def differences(
+    run: Path, asked: Experiment, *, data_known: bool = False
+) -> dict[str, tuple[Any, Any]]:
     """Fields in which a run directory and an experiment differ: what is stored, what is asked for.
 
     Fields that say how a run runs and not what it computes are left out. A field that was not there
-    when the run began counts as its default.
+    when the run began counts as its default. Weights that a run began with may be named at another
+    place once they are no longer at the first.
+
+    Args:
+      run: the run directory.
+      asked: the experiment, its places as `jaxcl.places.settled` makes them.
+      data_known: the run keeps its data's fingerprint, so their place does not matter.
     """
     stored, new = _stored(run), flatten(to_json(asked))
-    filled: dict[str, Any] = {}
+    home, filled = stored.pop(HOME, ""), dict[str, Any]()
     with contextlib.suppress(UserError):  # what cannot be made any more differs anyway
-        filled = flatten(to_json(from_json(stored, classes_of(asked))))
-    old = filled | flatten(stored)
+        made = followed(from_json(stored, classes_of(asked)), home, run)
+        filled = flatten(to_json(made))
+    places = {name: filled[name] for name in PLACES if name in filled}
+    old = filled | flatten(stored) | places
+
+    def differs(name: str) -> bool:
+        if old.get(name) == new.get(name) or name in FREE or (data_known and name in DATA):
+            return False
+        moved = name in STARTS and old.get(name) and new.get(name)
+        return not (moved and not Path(old[name]).exists())
+
     return {
         name: (old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name) and name not in FREE
+        if differs(name)
     }
 
 

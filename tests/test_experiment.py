@@ -1,6 +1,8 @@
 """Experiments as JSON, and the words for what does not fit together."""
 
+import dataclasses
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import tiny
 from flax import linen as nn
 
-from jaxcl import UserError
+from jaxcl import UserError, methods, ranges
 from jaxcl.data import Data, Digits
 from jaxcl.experiment import (
     check,
@@ -193,3 +195,38 @@ def test_a_damaged_config_is_told(tmp_path):
         UserError, match=r"holds no run .*train first: python train.py CONFIG --dir"
     ):
         load_config(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("section", "fields", "words"),
+    [
+        ("method", {"temperature": 0.0}, "method.temperature=0; use a number above 0"),
+        ("method", {"temperature": -1.0}, "method.temperature=-1; use a number above 0"),
+        ("method", {"temperature": float("nan")}, "method.temperature=nan is no number"),
+        ("method", {"scale": 0.0}, "method.scale=0; use a number above 0"),
+        ("method", {"chunks": 0}, "method.chunks=0; use 1 or more"),
+        ("optim", {"lr": -0.1}, "optim.lr=-0.1 is below zero"),
+        ("optim", {"momentum": 1.5}, "optim.momentum=1.5 is no share; use 0 to 1"),
+        ("optim", {"average": 1.0}, "optim.average=1 is no share below 1"),
+        ("probe", {"neighbours": 0}, "probe.neighbours=0; use 1 or more"),
+        ("data", {"batch_size": 1}, "data.batch_size=1 contrasts nothing; use 2 or more"),
+        ("data", {"batch_size": 0}, "data.batch_size=0 contrasts nothing; use 2 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_told(section, fields, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        check(tiny.with_(section, **fields))
+
+
+def test_every_number_of_a_method_has_a_range():
+    """By its name, in the list of ranges or, where zero and below have a meaning, here."""
+    free = {"repeat", "step", "total", "per_epoch"}
+    known = {*ranges.ABOVE_ZERO, *ranges.FROM_ZERO, *ranges.SHARES, *ranges.PARTS}
+    found = {
+        field.name
+        for name in methods.__all__
+        if dataclasses.is_dataclass(cls := getattr(methods, name))
+        for field in dataclasses.fields(cls)
+        if field.type in ("float", "int", float, int)
+    }
+    assert "temperature" in found and found - free <= known

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxcl.data.fingerprint import Part, fingerprint
 from jaxcl.data.order import shuffled
 from jaxcl.data.pixels import decode, resize_and_centre
 from jaxcl.typing import Int, NumpyArray, UInt8
@@ -56,6 +57,17 @@ class Examples(ABC):
     @abstractmethod
     def read(self, i: int) -> tuple[bytes | UInt8[NumpyArray, "h w c"], int]:
         """Encoded file, or pixels, and the label of example `i`; raises `Unreadable`."""
+
+    def fingerprint(self) -> str:
+        """A word that changes with the names, classes or labels of the examples.
+
+        Files add their sizes; pixels in memory are part of it themselves.
+        """
+        return self._fingerprint()
+
+    def _fingerprint(self, *more: Part) -> str:
+        names = (self.name(i) for i in range(len(self)))
+        return fingerprint(len(self), self.classes, self.labels, names, *more)
 
     def image(self, i: int) -> UInt8[NumpyArray, "h w c"]:
         """Pixels of example `i`; raises `Unreadable`."""
@@ -108,6 +120,9 @@ class Pixels(Examples):
     def name(self, i: int) -> str:
         return f"image {i}"
 
+    def fingerprint(self) -> str:
+        return self._fingerprint(self.images)
+
     def read(self, i: int) -> tuple[UInt8[NumpyArray, "h w c"], int]:
         return self.images[i], int(self._labels[i])
 
@@ -132,6 +147,9 @@ class Subset(Examples):
 
     def name(self, i: int) -> str:
         return self.examples.name(int(self.rows[i]))
+
+    def fingerprint(self) -> str:
+        return fingerprint(len(self), self.examples.fingerprint(), self.rows)
 
     def read(self, i: int) -> tuple[bytes | UInt8[NumpyArray, "h w c"], int]:
         return self.examples.read(int(self.rows[i]))
@@ -158,6 +176,9 @@ class Resized(Examples):
 
     def name(self, i: int) -> str:
         return self.examples.name(i)
+
+    def fingerprint(self) -> str:
+        return self.examples.fingerprint()
 
     def read(self, i: int) -> tuple[UInt8[NumpyArray, "s s c"], int]:
         pixels, label = self.examples.picture(i)

@@ -22,7 +22,8 @@ from jaxcl.typing import Int, NumpyArray
 TEST_NAMES = ("test", "val", "validation")
 """Names under which a test split is looked for, in this order."""
 SHAPE_LIMIT = 200_000
-"""Larger sets are taken to hold images of different sizes: reading every header would take long."""
+"""Larger sets are taken to hold images of different sizes, and are known by their names and labels
+alone: asking for every file would take long."""
 _HEAD = 1 << 16
 
 
@@ -187,6 +188,15 @@ class Files(Examples):
         return self.names[i]
 
     @abstractmethod
+    def sizes(self) -> Int[NumpyArray, "n"]:
+        """[n] int64 bytes of the files; -1 of one that is not there any more."""
+
+    def fingerprint(self) -> str:
+        if len(self) > SHAPE_LIMIT:
+            return self._fingerprint()
+        return self._fingerprint(self.sizes())
+
+    @abstractmethod
     def content(self, i: int) -> bytes:
         """The whole file; raises `Unreadable`."""
 
@@ -225,6 +235,15 @@ class FolderFiles(Files):
         self.folder = os.fspath(folder)
         self.shape = self.find_shape()
 
+    def sizes(self) -> Int[NumpyArray, "n"]:
+        def size(name: str) -> int:
+            try:
+                return Path(self.folder, name).stat().st_size
+            except OSError:
+                return -1
+
+        return np.array([size(name) for name in self.names], np.int64)
+
     def content(self, i: int) -> bytes:
         return self._read(i, -1)
 
@@ -256,6 +275,7 @@ class ZipFiles(Files):
         self.path = os.fspath(path)
         self._start = np.array([member.header_offset for member in chosen], np.int64)
         self._packed = np.array([member.compress_size for member in chosen], np.int64)
+        self._sizes = np.array([member.file_size for member in chosen], np.int64)
         self._check = np.array([member.CRC for member in chosen], np.uint32)
         self._method = np.array([member.compress_type for member in chosen], np.uint8)
         self._open()
@@ -271,6 +291,9 @@ class ZipFiles(Files):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open()
+
+    def sizes(self) -> Int[NumpyArray, "n"]:
+        return self._sizes
 
     def content(self, i: int) -> bytes:
         data = self._member(i, int(self._packed[i]))

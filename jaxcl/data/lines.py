@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tokenizers import Tokenizer
 
 from jaxcl.data.examples import SplitName
+from jaxcl.data.fingerprint import fingerprint
 from jaxcl.data.order import batch_indices, steps_per_epoch
 from jaxcl.data.section import Arrays, Feed, Section
 from jaxcl.errors import UserError
@@ -142,6 +143,10 @@ class Sentences:
     @property
     def labels(self) -> Int[NumpyArray, "n"]:
         return np.full(len(self), -1, np.int32)
+
+    def fingerprint(self) -> str:
+        """Of the tokens, so of sentences and tokenizer."""
+        return fingerprint(len(self), self._flat, self.lengths)
 
     def tokens(self, i: int) -> Int[NumpyArray, "t"]:
         """Ids of sentence i, special tokens among them, int32."""

@@ -30,7 +30,7 @@ class BadImages:
         if len(self._found) > self._max_bad * len(self._examples):
             raise UserError(
                 f"{self._sentence()}, {self._percent()} > {self._tolerated()}; "
-                "mend or remove them, or raise data.max_bad"
+                "mend or remove them, or tolerate more (train.py --data.max-bad, eval.py --max-bad)"
             )
 
     def give_up(self, row: int) -> None:

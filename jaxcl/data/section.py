@@ -31,6 +31,10 @@ class Split(Protocol):
         """[n] int32 class indices, -1 where there is none."""
         ...
 
+    def fingerprint(self) -> str:
+        """A word that changes with the examples: a run goes on with those that it began with."""
+        ...
+
 
 class Recipe(Protocol):
     """What data needs of a recipe of views."""

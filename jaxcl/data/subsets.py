@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from jaxcl.data.examples import Examples, Subset
+from jaxcl.data.fingerprint import fingerprint
 from jaxcl.data.order import shuffled
 from jaxcl.errors import UserError
 from jaxcl.typing import Int, NumpyArray, UInt8
@@ -123,6 +124,9 @@ class _Hidden(Examples):
 
     def name(self, i: int) -> str:
         return self.examples.name(i)
+
+    def fingerprint(self) -> str:
+        return fingerprint(len(self), self.examples.fingerprint(), self._labels)
 
     def read(self, i: int) -> tuple[bytes | UInt8[NumpyArray, "h w c"], int]:
         return self.examples.read(i)[0], int(self._labels[i])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxcl.data.examples import Examples, Source, SplitName, Unreadable
+from jaxcl.data.fingerprint import fingerprint
 from jaxcl.errors import UserError, need
 from jaxcl.typing import Int, NumpyArray, UInt8
 
@@ -109,6 +110,7 @@ class TFDSExamples(Examples):
                 + (f"use {' or '.join(images)}" if images else "it holds no images: choose another")
             )
         self.title = f"tfds:{source.name}/{split}"
+        self._full_name = str(builder.info.full_name)
         self.image_key = source.image_key
         label: Any = features.get(source.label_key)
         self.label_key: str | None = None
@@ -153,6 +155,10 @@ class TFDSExamples(Examples):
 
     def name(self, i: int) -> str:
         return f"record {i}"
+
+    def fingerprint(self) -> str:
+        """By set, version, split and classes: labels lie in the records, images beside them."""
+        return fingerprint(len(self), self._full_name, self.title, self.classes)
 
     def read(self, i: int) -> tuple[bytes | UInt8[NumpyArray, "h w c"], int]:
         try:

@@ -27,7 +27,7 @@ from jaxcl.encoders import MLP, ResNet
 from jaxcl.losses import byol as byol_loss
 from jaxcl.methods.method import Aux, Method, check_prediction, check_two_views
 from jaxcl.methods.progress import Progress, cosine
-from jaxcl.methods.slow import check_momentum, follow
+from jaxcl.methods.slow import follow
 from jaxcl.methods.stack import Stack
 from jaxcl.typing import Array, Float, Key, PyTree
 
@@ -65,8 +65,6 @@ class BYOL(Method):
     def check(self, batch_size: int) -> None:
         check_two_views(self)
         check_prediction(self.projector, self.predictor)
-        check_momentum("method.momentum", self.momentum)
-        check_momentum("method.final_momentum", self.final_momentum)
 
     def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Memory]:
         params, stats = self._trained.init(key, views)

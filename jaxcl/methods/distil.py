@@ -63,10 +63,6 @@ class Distil(ClassifierMethod):
                 f"method.classes={self.classes} and method.teacher.classes={self.teacher.classes}; "
                 "a student has its teacher's classes"
             )
-        if not 0 <= self.alpha <= 1:
-            raise UserError(f"method.alpha={self.alpha} is no share; use 0 to 1")
-        if self.temperature <= 0:
-            raise UserError(f"method.temperature={self.temperature}; use a number above 0")
 
     def init(self, key: Key, views: Labelled) -> tuple[PyTree, Memory]:
         student_key, teacher_key = jax.random.split(key)

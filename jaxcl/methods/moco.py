@@ -28,7 +28,7 @@ from jaxcl.methods.method import Aux, Method, check_two_views
 from jaxcl.methods.progress import Progress, cosine
 from jaxcl.methods.queue import Queue, check_queue, push, random_queue
 from jaxcl.methods.shuffle import reorder
-from jaxcl.methods.slow import check_momentum, follow
+from jaxcl.methods.slow import follow
 from jaxcl.methods.stack import Stack
 from jaxcl.similarity import max_pairs, unit_rows
 from jaxcl.typing import Array, Float, Key, PyTree
@@ -76,9 +76,6 @@ class MoCo(Method):
         if self.queue < 1:
             raise UserError(f"method.queue={self.queue} holds no keys; use {batch_size} or more")
         check_queue(self.queue, batch_size)
-        check_momentum("method.momentum", self.momentum)
-        if self.final_momentum is not None:
-            check_momentum("method.final_momentum", self.final_momentum)
 
     def init(self, key: Key, views: tuple[Array, ...]) -> tuple[PyTree, Memory]:
         key, queue_key = jax.random.split(key)

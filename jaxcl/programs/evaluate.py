@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,6 +51,8 @@ class Evaluate:
     """Other data than the run's: a folder or zip of class folders, tfds:NAME, or digits."""
     sts: str = ""
     """For runs on text: folder of STS tasks; empty: the one of the run's probe."""
+    max_bad: float | None = None
+    """Share of images that may be unreadable and are left out; None: as the run tolerated."""
     best: bool = False
     """The checkpoint with the highest kNN accuracy, or STS-B correlation, instead of the newest."""
     config: str = ""
@@ -96,7 +98,7 @@ def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:
     """
     classes = classes_of(read_config(options.config)) if options.config else {}
     best = options.best or (options.protocol is not None and PROTOCOLS[options.protocol].best)
-    run = load(options.run, best=best, classes=classes.values())
+    run = tolerant(load(options.run, best=best, classes=classes.values()), options.max_bad)
     if options.protocol is not None:
         source = parse_source(options.data) if options.data else None
         plain = Evaluate(options.run)
@@ -112,6 +114,18 @@ def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:
     if options.epochs or options.batch_size:
         raise UserError("--epochs and --batch-size are those of a linear protocol: add --protocol")
     return evaluated(run.experiment.data, run, options)
+
+
+def tolerant(run: Run, max_bad: float | None) -> Run:
+    """A run whose data may have another share of unreadable images; None: the same."""
+    experiment = run.experiment
+    if max_bad is None or not isinstance(experiment.data, Data):
+        return run
+    if not 0 <= max_bad < 1:
+        raise UserError(f"--max-bad {max_bad:g} is no share; use 0 up to 0.5")
+    return replace(
+        run, experiment=replace(experiment, data=replace(experiment.data, max_bad=max_bad))
+    )
 
 
 @singledispatch
@@ -135,7 +149,7 @@ def _(data: Data, run: Run, options: Evaluate) -> dict[str, Evaluation]:
     found: dict[str, Evaluation] = {}
     if options.compare:
         print("raw pixels ...", flush=True)
-        found["raw pixels"] = _scores(_pixels(train, test), run, options)
+        found["raw pixels"] = _scores(_pixels(train, test, data.max_bad), run, options)
     for name, encoder in encoders.items():
         print(f"{name} encoder ...", flush=True)
         features = _features(encoder, train, test)
@@ -170,8 +184,10 @@ def _own_classifier(run: Run, test: Examples) -> dict[str, float]:
     return run.classifier.accuracies(run.state, passes)
 
 
-def _pixels(train: Examples, test: Examples) -> Features:
-    (train_x, train_y), (test_x, test_y) = (load_split(e, PIXEL_SIDE) for e in (train, test))
+def _pixels(train: Examples, test: Examples, max_bad: float) -> Features:
+    (train_x, train_y), (test_x, test_y) = (
+        load_split(e, PIXEL_SIDE, max_bad=max_bad) for e in (train, test)
+    )
     flat = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (train_x, test_x))
     return Features(next(flat), train_y, next(flat), test_y, train.classes)
 

@@ -24,11 +24,12 @@ from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
 from jaxcl.experiment import Experiment, check
 from jaxcl.methods import Batch, Represent
+from jaxcl.places import settled
 from jaxcl.run import save_shapes
 from jaxcl.scale import data_mesh, replicated
 from jaxcl.training.beginning import begun
 from jaxcl.training.checkpoints import Checkpoints
-from jaxcl.training.directory import check_free, claim
+from jaxcl.training.directory import check_data, check_free, claim
 from jaxcl.training.logs import Display, Log
 from jaxcl.training.monitors import COLLAPSED
 from jaxcl.training.probe import Judge, Watched
@@ -69,6 +70,7 @@ def fit(experiment: Experiment, run: str | Path | None = None) -> Outcome:
         written, or the loss is not finite.
     """
     run = Path(run or experiment.train.dir or "runs/run")
+    experiment = settled(experiment)
     check(experiment)
     check_free(run, experiment)
     mesh = data_mesh(experiment.train.devices)
@@ -84,6 +86,8 @@ class _Run:
         self.main = jax.process_index() == 0
         self.unit = experiment.data.unit
         self.examples = experiment.data.split("train")
+        self.data = self.examples.fingerprint()
+        check_data(run, self.examples.title, self.data, may_change=experiment.train.changed_data)
         experiment.method.check_labels(
             self.examples.title, len(self.examples.classes),
             any_known=bool((self.examples.labels >= 0).any()),
@@ -148,7 +152,7 @@ class _Run:
     def _begin(self, step: int) -> None:
         """Makes the run directory: nothing is left that could be mistaken."""
         if self.main:
-            claim(self.run, self.experiment)
+            claim(self.run, self.experiment, self.data)
             save_shapes(
                 self.run, batch=self.batch, classes=self.examples.classes,
                 steps_per_epoch=self.per_epoch, examples=len(self.examples),

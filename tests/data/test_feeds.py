@@ -230,7 +230,7 @@ def test_too_many_damaged_images_stop_the_run(
     data = Data(batch_size=8, road=road, crop="device", max_bad=0.1)
     message = (
         "pictures.zip: 3 of 24 images cannot be decoded (first: cat/03.jpg), 12 % > "
-        "data.max_bad=10 %; mend or remove them, or raise data.max_bad"
+        "data.max_bad=10 %; mend or remove them, or tolerate more (train.py --data.max-bad, eval.py"
     )
     with (
         pytest.raises(UserError, match=re.escape(message)),

@@ -159,8 +159,6 @@ def test_without_batch_statistics_rows_know_nothing_of_each_other():
             {"predictor": MLP((), 6)},
             r"method.predictor.out=6 cannot match targets of method.projector.out=5; give both",
         ),
-        ({"momentum": 1.5}, r"method.momentum=1.5 is no share; give 0 to 1, such as 0.99"),
-        ({"final_momentum": -1.0}, r"method.final_momentum=-1.0 is no share"),
         (
             {"augment": dino(16, local_size=8, local=1)},
             r"views of 16, 16, 8 pixels, and BYOL takes two",

@@ -180,8 +180,6 @@ def test_shuffling_changes_the_keys_through_batch_norm_in_groups_alone():
             r"method.queue=40 is no multiple of data.batch_size=16, .* use 32 or 48",
         ),
         ({"queue": 0}, r"method.queue=0 holds no keys; use 16 or more"),
-        ({"momentum": 1.5}, r"method.momentum=1.5 is no share; give 0 to 1, such as 0.99"),
-        ({"final_momentum": -1.0}, r"method.final_momentum=-1.0 is no share"),
         (
             {"augment": dino(16, local_size=8, local=1)},
             r"views of 16, 16, 8 pixels, and MoCo takes two",

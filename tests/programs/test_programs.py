@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl import load
+from jaxcl import UserError, load
 from jaxcl.augment import Noise, Recipe, View
 from jaxcl.data import Subset
 from jaxcl.encoders import forward
@@ -168,3 +168,11 @@ def test_alignment_is_of_the_views_that_training_sees(run):
 def test_evaluating_nothing(tmp_path, capsys):
     assert leaves(evaluate, [str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_unreadable_images_are_tolerated_as_the_run_does_or_as_asked(run):
+    found = load(run)
+    assert evaluate.tolerant(found, None) is found
+    assert evaluate.tolerant(found, 0.25).experiment.data.max_bad == 0.25
+    with pytest.raises(UserError, match=r"--max-bad 1\.5 is no share"):
+        evaluate.tolerant(found, 1.5)

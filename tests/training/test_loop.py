@@ -184,12 +184,12 @@ def test_a_run_stopped_between_epochs_goes_on_with_the_same_rows(tmp_path):
 
 def test_a_directory_where_nothing_was_trained_is_free(tmp_path):
     """Such as one that was killed while its first step was compiled."""
-    claim(tmp_path, SHORT)
+    claim(tmp_path, SHORT, "")
     other = replace(SHORT, method=replace(SHORT.method, temperature=0.1))
     log = Log(tmp_path, tensorboard=False)
     log.open(0)
     check_free(tmp_path, other)
-    claim(tmp_path, other)
+    claim(tmp_path, other, "")
     assert differences(tmp_path, other) == {}
     log.write("train", 1, {"loss": 1.0})
     log.close()
