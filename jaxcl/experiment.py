@@ -116,6 +116,11 @@ def read_config(path: str | Path) -> Experiment:
         near = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
         there = f"; {path.parent}/ holds {', '.join(near)}" if near else ""
         raise UserError(f"there is no config {path}{there}")
+    if path.suffix != ".py":
+        raise UserError(f"{path} is no config: that is a Python file, such as configs/x.py")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:  # for modules that lie beside it
+        sys.path.append(folder)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -37,6 +37,11 @@ class Run:
     begin: Callable[[], State]
     """Makes the state before the first step."""
 
+    def __repr__(self) -> str:
+        """Without the weights."""
+        method, step = type(self.experiment.method).__name__, int(self.state.step)
+        return f"Run({str(self.path)!r}: {method} after step {step:,})"
+
     def encode(self, inputs: Any, output: str = "features") -> Float[NumpyArray, "n d"]:
         """Features of images or sentences, as the method represents them at inference.
 

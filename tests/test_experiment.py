@@ -1,8 +1,10 @@
 """Experiments as JSON, and the words for what does not fit together."""
 
+import ast
 import dataclasses
 import json
 import re
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import tiny
 from flax import linen as nn
 
+import jaxcl
 from jaxcl import UserError, methods, ranges
 from jaxcl.data import Data, Digits
 from jaxcl.experiment import (
@@ -230,3 +233,43 @@ def test_every_number_of_a_method_has_a_range():
         if field.type in ("float", "int", float, int)
     }
     assert "temperature" in found and found - free <= known
+
+
+def test_a_config_is_a_python_file_and_finds_its_neighbours(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(UserError, match=r"x.json is no config: that is a Python file"):
+        read_config(tmp_path / "x.json")
+    (tmp_path / "beside_it.py").write_text("RATE = 0.123\n")
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import replace\nimport beside_it\nimport tiny\n"
+        "optim = replace(tiny.experiment.optim, lr=beside_it.RATE)\n"
+        "experiment = replace(tiny.experiment, optim=optim)\n"
+    )
+    assert read_config(tmp_path / "own.py").optim.lr == 0.123
+
+
+def test_messages_name_options_that_exist():
+    """Words such as data.max_bad in the text of a `UserError`."""
+    known = {"train.py"}
+    for path in CONFIGS:
+        for name in flatten(to_json(read_config(path))):
+            parts = name.split(".")
+            known |= {".".join(parts[:end]) for end in range(2, len(parts) + 1)}
+    word = re.compile(r"(?<![\w/.-])(?:--)?((?:data|optim|train|probe|method)\.[a-z_.-]*[a-z_])")
+    found, unknown = 0, []
+    for path in Path(jaxcl.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") == "UserError"):
+                continue
+            for text in ast.walk(call):
+                if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    names = [name.replace("-", "_") for name in word.findall(text.value)]
+                    found += len(names)
+                    unknown += [
+                        (path.name, call.lineno, name)
+                        for name in names
+                        # Fields of a source are no options: it is given as one word.
+                        if name not in known or name.startswith("data.source.")
+                    ]
+    assert found > 40 and unknown == []

@@ -1,5 +1,7 @@
 """`jaxcl.load(RUN)`: what a notebook does with a trained run."""
 
+import re
+
 import numpy as np
 import pytest
 import tiny
@@ -56,3 +58,7 @@ def test_a_directory_without_checkpoint(tmp_path, run):
         (tmp_path / name).write_text((run.path / name).read_text())
     with pytest.raises(UserError, match=r"holds no checkpoint; train first"):
         load(tmp_path)
+
+
+def test_a_run_shows_itself_in_a_line(run):
+    assert re.fullmatch(r"Run\('.*': SimCLR after step 15\)", repr(run))

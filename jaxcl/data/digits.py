@@ -26,7 +26,7 @@ class Digits(Source):
         from sklearn.datasets import load_digits  # slow to import
 
         if self.size < 8:
-            raise UserError(f"data.source.size={self.size} is below the digits' 8 pixels; use 8 up")
+            raise UserError(f"Digits({self.size}) is below the digits' 8 pixels; use 8 up")
         greys, labels = load_digits(return_X_y=True)
         greys = greys.reshape(-1, 8, 8) * (255 / 16)  # 17 levels of grey
         side = (self.size, self.size)

@@ -46,9 +46,9 @@ class TFDS(Source):
             found = [split for split in ("test", "validation") if split in splits]
             if not found:
                 raise UserError(
-                    f"data.source.test=auto finds no test or validation split in {self.name} "
-                    f"(it has {', '.join(splits)}); set data.source.test=train[90%:] and "
-                    "data.source.train=train[:90%]"
+                    f"data.source=tfds:{self.name} has no test or validation split (it has "
+                    f"{', '.join(splits)}); in a config file: TFDS({self.name!r}, "
+                    "train='train[:90%]', test='train[90%:]')"
                 )
             wanted = found[0]
         return TFDSExamples(builder, self, wanted)
@@ -92,7 +92,7 @@ class TFDS(Source):
             )
         return (
             f"{key} is not in {builder.data_dir} and could not be prepared ({_line(error)}); run "
-            "this command once with network, or set data.source.data_dir to a folder that holds it"
+            "this command once with network, or set TFDS_DATA_DIR to a folder that holds it"
         )
 
 
@@ -106,8 +106,12 @@ class TFDSExamples(Examples):
         images = [key for key, kind in features.items() if isinstance(kind, tfds.features.Image)]
         if source.image_key not in images:
             raise UserError(
-                f"data.source.image_key={source.image_key} is no image in tfds:{source.name}; "
-                + (f"use {' or '.join(images)}" if images else "it holds no images: choose another")
+                f"data.source=tfds:{source.name} has no image {source.image_key}; "
+                + (
+                    f"in a config file: TFDS({source.name!r}, image_key={images[0]!r})"
+                    if images
+                    else "it holds no images: choose another"
+                )
             )
         self.title = f"tfds:{source.name}/{split}"
         self._full_name = str(builder.info.full_name)
@@ -127,13 +131,13 @@ class TFDSExamples(Examples):
         except NotImplementedError as error:
             raise UserError(
                 f"data.source=tfds:{source.name} lies in {builder.data_dir} in a format without "
-                "random access; set data.source.data_dir to a new folder to prepare it anew"
+                "random access; set TFDS_DATA_DIR to a new folder to prepare it anew"
             ) from error
         except ValueError as error:
             known = ", ".join(builder.info.splits)
             raise UserError(
-                f"data.source: tfds:{source.name} has no split {split} (it has {known}); "
-                "set data.source.train and data.source.test"
+                f"data.source=tfds:{source.name} has no split {split} (it has {known}); in a "
+                f"config file: TFDS({source.name!r}, train=..., test=...)"
             ) from error
         if len(self._records) == 0:
             raise UserError(f"data.source: {self.title} is empty; choose another split")

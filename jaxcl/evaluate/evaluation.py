@@ -1,7 +1,8 @@
 """Every score of one set of features, and the table that compares several."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -64,6 +65,7 @@ def evaluate_features(
     ways: int = 5,
     clusters: bool = False,
     seed: int = 0,
+    tell: Callable[[str], object] = str,
 ) -> Evaluation:
     """kNN, linear, few-label and geometry scores of frozen features.
 
@@ -91,6 +93,7 @@ def evaluate_features(
       ways: classes of an episode.
       clusters: score k-means of the test rows.
       seed: of the rows drawn and of the probes' held-out parts.
+      tell: called with a name, such as "L-BFGS probe", when that part begins; some take minutes.
 
     Returns:
       scores, the L-BFGS probe's predictions beside the true classes, and notes.
@@ -125,9 +128,13 @@ def evaluate_features(
             seeds=seeds,
             lbfgs_rows=lbfgs_rows,
             seed=seed,
+            tell=tell,
         )
+        if shots:
+            tell("episodes")
         _episodes(scalars, labelled[2], labels, shots, ways, seed)
         if clusters:
+            tell("k-means")
             found = cluster(labelled[2], labels, seed=seed)
             scalars["cluster_accuracy"] = found.accuracy
             scalars["cluster_nmi"], scalars["cluster_ami"] = found.nmi, found.ami
@@ -135,6 +142,7 @@ def evaluate_features(
     else:
         side = "training" if test.any() else "test" if train.any() else "training and test"
         notes.append(f"The {side} rows have no labels, so only the geometry is measured.")
+    tell("geometry")
     _geometry(scalars, notes, features.test_x, geometry_rows, seed)
     if pairs is not None:
         scalars["alignment"] = float(alignment(jnp.asarray(pairs[0]), jnp.asarray(pairs[1])))
@@ -182,9 +190,11 @@ def _accuracies(
     seeds: int,
     lbfgs_rows: int,
     seed: int,
+    tell: Callable[[str], object],
 ) -> NumpyArray:
     """Fills in the accuracies; the L-BFGS probe's predictions."""
     data = (train_x, train_y, test_x, test_y)
+    tell("kNN")
     scalars["knn"] = float(
         knn_accuracy(*data, classes=classes, k=knn_k, temperature=temperature),
     )
@@ -194,10 +204,22 @@ def _accuracies(
             f"The L-BFGS probe was fitted on {len(rows)} of {len(train_x)} training rows "
             f"(lbfgs_rows={lbfgs_rows})."
         )
-    logistic = logistic_probe(train_x[rows], train_y[rows], test_x, test_y, seed=seed)
+    counts = np.unique(train_y, return_counts=True)[1]
+    fit = partial(logistic_probe, train_x[rows], train_y[rows], test_x, test_y, seed=seed)
+    tell("L-BFGS probe")
+    if counts.max() > 1:
+        logistic = fit()
+        tell("SGD probe")
+        scalars["linear_sgd"] = sgd_probe(*data, seed=seed).accuracy
+    else:
+        logistic = fit(C=1.0)
+        notes.append(
+            "No class has two training rows, one to fit and one to choose settings by: the L-BFGS "
+            "probe has C=1, the SGD probe is left out."
+        )
     scalars["linear_lbfgs"] = logistic.accuracy
-    scalars["linear_sgd"] = sgd_probe(*data, seed=seed).accuracy
-    smallest = int(np.unique(train_y, return_counts=True)[1].min())
+    smallest = int(counts.min())
+    tell("few labels")
     for per_class in labels_per_class:
         if per_class > smallest:
             notes.append(

@@ -33,7 +33,7 @@ CURVES = {
     "embedding_std": "Spread of the embeddings the loss sees; 1 is even, near 0 is a collapse.",
     "effective_rank": "How many directions the features use.",
     "lr": "Learning rate.",
-    "grad_norm": "Length of the gradient.",
+    "gradient_norm": "Length of the gradient.",
     "images_per_s": "Training speed.",
 }
 """What each curve shows, in the order they are drawn; others follow by name."""

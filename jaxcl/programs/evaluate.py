@@ -23,6 +23,7 @@ from jaxcl.evaluate.table import comparison_table
 from jaxcl.experiment import classes_of, flatten, read_config, to_json
 from jaxcl.options import POSITIONAL, parsed
 from jaxcl.programs.answers import answered
+from jaxcl.programs.progress import step, told
 from jaxcl.programs.protocol import evaluate_protocol
 from jaxcl.programs.similarity import evaluate_sentences
 from jaxcl.protocols import PROTOCOLS, Name
@@ -148,14 +149,16 @@ def _(data: Data, run: Run, options: Evaluate) -> dict[str, Evaluation]:
     train, test = source.split("train"), source.split("test")
     found: dict[str, Evaluation] = {}
     if options.compare:
-        print("raw pixels ...", flush=True)
+        print("raw pixels:", end="", flush=True)
         found["raw pixels"] = _scores(_pixels(train, test, data.max_bad), run, options)
+        print(flush=True)
     for name, encoder in encoders.items():
-        print(f"{name} encoder ...", flush=True)
+        print(f"{name} encoder:", end="", flush=True)
         features = _features(encoder, train, test)
         found[name] = _scores(features, run, options, pairs=_pairs(encoder, test))
         if name == "trained":
             found[name].scalars.update(_own_classifier(run, test))
+        print(flush=True)
     print(f"\n{comparison_table(found)}")
     for note in found["trained"].notes:
         print(note)
@@ -170,8 +173,13 @@ def _(data: Data, run: Run, options: Evaluate) -> dict[str, Evaluation]:
 
 def _features(run: Run, train: Examples, test: Examples) -> Features:
     data, method = run.experiment.data, run.experiment.method
+    step("features")
     (train_x, train_y), (test_x, test_y) = (
-        run.embedder.split(run.state, data.passes(examples, method)) for examples in (train, test)
+        run.embedder.split(
+            run.state,
+            told(data.passes(part, method), lambda item: len(item[1]), len(part), "images"),
+        )
+        for part in (train, test)
     )
     return Features(train_x, train_y, test_x, test_y, train.classes)
 
@@ -204,6 +212,7 @@ def _scores(features: Features, run: Run, options: Evaluate, **extra: Any) -> Ev
         shots=options.shots,
         ways=options.ways,
         clusters=options.clusters,
+        tell=step,
         **extra,
     )
 
@@ -251,7 +260,7 @@ def _pictures(run: Run, examples: Examples, rows: Int[NumpyArray, "m"]) -> Numpy
 def _report(
     run: Run, found: dict[str, Evaluation], features: Features, train: Examples, test: Examples
 ) -> Path:
-    step = int(run.state.step)
+    steps = int(run.state.step)
     originals = _pictures(run, train, np.linspace(0, len(train) - 1, 8).astype(int))
     views = _views(run, originals)
     size = views[0].shape[1]
@@ -267,7 +276,7 @@ def _report(
     return write_report(
         run.path / REPORT,
         title=run.path.name,
-        subtitle=f"{type(run.experiment.method).__name__} on {train.title}, after step {step:,}",
+        subtitle=f"{type(run.experiment.method).__name__} on {train.title}, after step {steps:,}",
         evaluations=found,
         metrics=read_metrics(run.path),
         views=sheet,

@@ -13,6 +13,7 @@ from jaxcl.evaluate.evaluation import Evaluation
 from jaxcl.evaluate.features import Embedder
 from jaxcl.evaluate.sts import DEV, dev_scores, missing, read_pairs, sts
 from jaxcl.evaluate.table import comparison_table
+from jaxcl.programs.progress import step
 from jaxcl.run import Run
 from jaxcl.training.sts import STS
 from jaxcl.typing import Array, NumpyArray, PyTree
@@ -77,9 +78,15 @@ def word_average(run: Run) -> Encode:
 
 
 def _scored(name: str, encode: Encode, folder: Path) -> Evaluation:
-    print(f"{name} ...", flush=True)
-    scalars = sts(encode, folder)
+    print(f"{name}:", end="", flush=True)
+
+    def counted(sentences: list[str]) -> NumpyArray:
+        step(f"{len(sentences):,} sentences")
+        return encode(sentences)
+
+    scalars = sts(counted, folder)
     if (folder / DEV).is_file():
-        scalars |= dev_scores(encode, read_pairs([folder / DEV]))
+        scalars |= dev_scores(counted, read_pairs([folder / DEV]))
+    print(flush=True)
     none = np.zeros(0, np.int32)
     return Evaluation(scalars, (), none, none, ())

@@ -3,7 +3,10 @@
 import json
 import sys
 import time
+import uuid
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +16,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from jaxcl.errors import need
 
 METRICS = "metrics.jsonl"
+WANDB = "wandb.id"
+"""File in the run directory that holds the run's name at Weights & Biases."""
+BAR = 12
+"""Columns of the progress bar; the words beside it take the rest of the terminal."""
 SPEEDS = ("images_per_s", "sentences_per_s")
 TIMES = ("seconds", *SPEEDS)
 """Fields of a row that depend on the clock; all others depend on seed and step alone."""
@@ -40,17 +47,27 @@ class Log:
       tensorboard: also write TensorBoard events.
       wandb: project to log to, if not empty.
       main: False on all hosts but the first, which write nothing.
+      config: what wandb shows as the run's settings.
 
     Raises:
       UserError: wandb or TensorBoard events are asked for and not installed.
     """
 
-    def __init__(self, run: Path, *, tensorboard: bool, wandb: str = "", main: bool = True) -> None:
+    def __init__(
+        self,
+        run: Path,
+        *,
+        tensorboard: bool,
+        wandb: str = "",
+        main: bool = True,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         if wandb:
             need("wandb", f"train.wandb={wandb}", 'or set train.wandb=""')
         if tensorboard:
             need("tensorboardX", "train.tensorboard=True", "or set train.tensorboard=False")
         self._run, self._main, self._asked = run, main, (tensorboard, wandb)
+        self._config = config or {}
         self._file: TextIO | None = None
         self._events: Any = None
         self._wandb: Any = None
@@ -71,8 +88,9 @@ class Log:
             self._events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
         if wandb:
             self._wandb = import_module("wandb").init(
-                project=wandb, dir=str(run), name=run.name, resume="allow"
-            )
+                project=wandb, dir=str(run), name=run.name, id=_wandb_id(run), resume="allow",
+                config=dict(self._config),
+            )  # fmt: skip
 
     def write(self, kind: str, step: int, row: dict[str, float]) -> None:
         """Adds a row; `kind` is "train" for the batches since the last one, "eval" for held-out."""
@@ -106,9 +124,9 @@ class Display:
         if main and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.completed:,}/{task.total:,}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[note]}"),
                 TimeRemainingColumn(),
+                BarColumn(bar_width=BAR),
+                TextColumn("{task.fields[note]}"),
                 console=self._console,
             )
             self._task = self._bar.add_task("train", total=total, completed=step, note="compiling")
@@ -122,10 +140,12 @@ class Display:
         """Where the run stands."""
         names = (*SPEEDS, "loss", "lr", "contrastive_accuracy", "accuracy", "probe_accuracy", "knn",
                  "classifier", "stsb_dev")  # fmt: skip
-        note = "  ".join(f"{label(n)} {row[n]:.4g}" for n in names if n in row)
+        words = [f"{label(n)} {row[n]:.4g}" for n in names if n in row]
         if self._bar:
-            self._bar.update(self._task, completed=step, note=note)
+            room = self._console.width - len(f"{self._total:,}/{self._total:,} 0:00:00 ") - BAR - 2
+            self._bar.update(self._task, completed=step, note=fitting(words, room))
             return
+        note = "  ".join(words)
         spent = time.monotonic() - self._start
         left = spent / max(step - self._first, 1) * (self._total - step)
         self.tell(f"step {step:,}/{self._total:,}  {note}  left {duration(left)}")
@@ -136,10 +156,24 @@ class Display:
             self._bar.stop()
 
 
+def fitting(words: Sequence[str], room: int) -> str:
+    """As many of the first words as fit into so many characters, two spaces between them."""
+    ends = accumulate(len(word) + 2 for word in words)
+    return "  ".join(word for word, end in zip(words, ends, strict=True) if end - 2 <= room)
+
+
 def label(name: str) -> str:
     """A metric's name as people read it."""
     named = {"stsb_dev": "STS-B dev"}
     return named.get(name, name.replace("_per_s", "/s").replace("_", " "))
+
+
+def _wandb_id(run: Path) -> str:
+    """The same at every start of a run, wherever its directory lies."""
+    path = run / WANDB
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex[:16])
+    return path.read_text().strip()
 
 
 def duration(seconds: float) -> str:

@@ -22,7 +22,7 @@ from jaxcl.data import Feed
 from jaxcl.data.order import epoch_order
 from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
-from jaxcl.experiment import Experiment, check
+from jaxcl.experiment import Experiment, check, flatten, to_json
 from jaxcl.methods import Batch, Represent
 from jaxcl.places import settled
 from jaxcl.run import save_shapes
@@ -112,7 +112,10 @@ class _Run:
                 Embedder(self.trainer.classify, mesh=mesh) if self.trainer.classifies else None,
             ))  # fmt: skip
         train = experiment.train
-        self.log = Log(run, tensorboard=train.tensorboard, wandb=train.wandb, main=self.main)
+        self.log = Log(
+            run, tensorboard=train.tensorboard, wandb=train.wandb, main=self.main,
+            config=flatten(to_json(experiment)),
+        )  # fmt: skip
 
     def go(self) -> Outcome:
         experiment, notes = self.experiment, list[str]()

@@ -129,17 +129,17 @@ def test_grey_slices_and_other_keys(data_dir: str) -> None:
         ),
         (
             TFDS("pictures_in_color", image_key="picture"),
-            "data.source.image_key=picture is no image in tfds:pictures_in_color; use image "
-            "or depth",
+            "data.source=tfds:pictures_in_color has no image picture; in a config file: "
+            "TFDS('pictures_in_color', image_key='image')",
         ),
         (
             TFDS("pictures_in_color", test="tset"),
-            "data.source: tfds:pictures_in_color has no split tset (it has train, validation)",
+            "data.source=tfds:pictures_in_color has no split tset (it has train, validation); in a ",
         ),
         (
             TFDS("pictures_in_grey"),
-            "data.source.test=auto finds no test or validation split in pictures_in_grey (it has "
-            "train); set data.source.test=train[90%:] and data.source.train=train[:90%]",
+            "data.source=tfds:pictures_in_grey has no test or validation split (it has train); "
+            "in a config file: TFDS('pictures_in_grey', train='train[:90%]', test='train[90%:]')",
         ),
         (
             TFDS("pictures_by_tensorflow"),
@@ -149,7 +149,7 @@ def test_grey_slices_and_other_keys(data_dir: str) -> None:
         (
             TFDS("pictures_from_afar"),
             "could not be prepared (ConnectionError: no route to host); run this command once with "
-            "network, or set data.source.data_dir to a folder that holds it",
+            "network, or set TFDS_DATA_DIR to a folder that holds it",
         ),
     ],
 )
@@ -167,5 +167,5 @@ def test_a_format_without_random_access_is_refused(tmp_path: Path) -> None:
         path.rename(path.with_name(path.name.replace("array_record", "tfrecord")))
     for path in tmp_path.rglob("dataset_info.json"):
         path.write_text(path.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(UserError, match=r"set data\.source\.data_dir to a new folder"):
+    with pytest.raises(UserError, match="set TFDS_DATA_DIR to a new folder"):
         TFDS("pictures_in_color", data_dir=str(tmp_path)).split("train")

@@ -124,6 +124,18 @@ def test_one_test_row_is_enough():
     assert np.isfinite(list(found.scalars.values())).all()
 
 
+def test_one_training_row_a_class_is_enough():
+    """No row is left to choose settings by."""
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    told = []
+    found = evaluate_features(
+        Features(x[:2], np.arange(2), x, np.arange(6) % 2, ("a", "b")), seeds=1, tell=told.append
+    )
+    assert {"knn", "linear_lbfgs", "labels_1_per_class"} <= set(found.scalars)
+    assert "linear_sgd" not in found.scalars and "the SGD probe is left out" in found.notes[0]
+    assert told == ["kNN", "L-BFGS probe", "few labels", "geometry"]
+
+
 def row(**scalars: float) -> Evaluation:
     nothing = np.zeros(0, np.int32)
     return Evaluation(scalars, ("a",), nothing, nothing, ())

@@ -19,7 +19,7 @@ from jaxcl import UserError, load
 from jaxcl.augment import Noise, Recipe, View
 from jaxcl.data import Subset
 from jaxcl.encoders import forward
-from jaxcl.programs import evaluate, train
+from jaxcl.programs import evaluate, progress, train
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "configs" / "simclr_digits.py")
@@ -176,3 +176,9 @@ def test_unreadable_images_are_tolerated_as_the_run_does_or_as_asked(run):
     assert evaluate.tolerant(found, 0.25).experiment.data.max_bad == 0.25
     with pytest.raises(UserError, match=r"--max-bad 1\.5 is no share"):
         evaluate.tolerant(found, 1.5)
+
+
+def test_work_that_takes_long_says_how_far_it_has_come(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "QUIET_S", 0.0)
+    assert list(progress.told([[1, 2], [3]], len, 3, "images")) == [[1, 2], [3]]
+    assert capsys.readouterr().err == "  2 of 3 images\n  3 of 3 images\n"

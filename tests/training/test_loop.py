@@ -1,9 +1,13 @@
 """What a run tells, what it keeps, and how it ends when something is wrong."""
 
+import importlib.machinery
+import io
 import json
+import re
 import signal
 import sys
 import threading
+import types
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -343,6 +347,36 @@ def test_plain_lines_tell_the_time_left(capsys):
     display.close()
     assert "step 50/100  images/s 1234  loss 1.5  left 0:00" in capsys.readouterr().err
     assert [duration(s) for s in (5, 65, 3605)] == ["0:05", "1:05", "1:00:05"]
+
+
+def test_at_80_columns_the_bar_keeps_step_time_and_loss(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    display = Display(total=100_000, step=0)
+    row = {"images_per_s": 1234.0, "loss": 1.5, "lr": 0.123, "contrastive_accuracy": 12.345}
+    display.show(50_000, row | {"probe_accuracy": 45.67, "knn": 56.78})
+    display.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sys.stderr.getvalue()).strip().splitlines()[-1]
+    assert re.search(r"50,000/100,000 \S+ .*images/s 1234  loss 1.5  lr 0.123$", shown.strip())
+    assert len(shown) <= 80
+
+
+def test_wandb_gets_the_settings_and_one_name_for_all_starts(tmp_path, monkeypatch):
+    calls = []
+    fake = types.SimpleNamespace(
+        init=lambda **given: calls.append(given) or types.SimpleNamespace(finish=lambda: None),
+        __spec__=importlib.machinery.ModuleSpec("wandb", None),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for _ in range(2):
+        log = Log(tmp_path, tensorboard=False, wandb="mine", config={"optim.lr": 0.1})
+        log.open(0)
+        log.close()
+    first, second = calls
+    assert first["id"] == second["id"] and len(first["id"]) == 16 and first["resume"] == "allow"
+    assert first["config"] == {"optim.lr": 0.1}
 
 
 def test_config_and_versions_are_kept(tmp_path):
