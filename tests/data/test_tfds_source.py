@@ -134,7 +134,7 @@ def test_grey_slices_and_other_keys(data_dir: str) -> None:
         ),
         (
             TFDS("pictures_in_color", test="tset"),
-            "data.source=tfds:pictures_in_color has no split tset (it has train, validation); in a ",
+            "data.source=tfds:pictures_in_color has no split tset (it has train, validation); in ",
         ),
         (
             TFDS("pictures_in_grey"),
