@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcl.data import Examples, Subset
+from jaxcl.errors import UserError
 from jaxcl.evaluate.geometry import effective_rank, feature_std, uniformity
 from jaxcl.evaluate.knn import knn_accuracy
 from jaxcl.training.probe import LinearProbe, Probe, Watched, probe_logits
@@ -32,7 +33,13 @@ class Neighbours:
         if 0 < len(known) < len(train):
             train = Subset(train, known)
         self._bank = _spread(train, probe.bank)
-        self._queries = _spread(watched.data.split("test"), probe.queries)
+        test = watched.data.split("test")
+        if not len(test):
+            raise UserError(
+                f"{test.title} has no test images, and the run measures on them; add some, or "
+                "train without: --probe.every 0 --probe.every-steps 0"
+            )
+        self._queries = _spread(test, probe.queries)
         self._classes = len(train.classes)
 
     def __call__(self, state: State) -> dict[str, float]:
@@ -52,9 +59,9 @@ class Neighbours:
         if self._watched.classifier is not None:
             row |= self._watched.classifier.accuracies(state, self._passes(self._queries))
         sample = jnp.asarray(queries[:GEOMETRY_ROWS])
-        measures: dict[str, Any] = {
-            "uniformity": uniformity, "feature_std": feature_std, "effective_rank": effective_rank,
-        }  # fmt: skip
+        measures: dict[str, Any] = {"feature_std": feature_std, "effective_rank": effective_rank}
+        if len(sample) > 1:
+            measures["uniformity"] = uniformity
         return row | {name: float(jax.jit(f)(sample)) for name, f in measures.items()}
 
     def _split(self, state: State, examples: Examples) -> tuple[NumpyArray, NumpyArray]:

@@ -29,6 +29,11 @@ class STS(Watch):
                 "or --probe.every 0 --probe.every-steps 0 to train without"
             )
         pairs = read_pairs([file])
+        if len(set(pairs.gold)) < 2:
+            raise UserError(
+                f"{file} has {len(pairs.gold)} pairs with a score, and a correlation takes two "
+                "that differ; give another folder with --sts"
+            )
 
         def scores(state: State) -> dict[str, float]:
             def encode(sentences: list[str]) -> NumpyArray:

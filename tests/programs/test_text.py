@@ -99,6 +99,11 @@ def test_the_short_options_and_what_is_wrong_before_anything_compiles(tmp_path, 
     arguments = [str(config), "--dir"]
     assert leaves(train, [*arguments, str(tmp_path / "one"), "--sts", "none"]) == 2
     assert "probe.folder=none holds no STSBenchmark/dev.tsv" in capsys.readouterr().err
+    bare = tmp_path / "STSBenchmark" / "dev.tsv"
+    bare.parent.mkdir()
+    bare.write_text("score\tsentence1\tsentence2\n1\ta b\tc d\n1\ta\tb\n")
+    assert leaves(train, [*arguments, str(tmp_path / "one"), "--sts", str(tmp_path)]) == 2
+    assert "has 2 pairs with a score, and a correlation takes two" in capsys.readouterr().err
     assert leaves(train, [*arguments, str(tmp_path / "two"), "--data", "none.txt"]) == 2
     assert "data.lines=none.txt is no text file" in capsys.readouterr().err
 

@@ -11,6 +11,7 @@ import types
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,6 +167,21 @@ def test_a_mistaken_command_leaves_nothing_behind(tmp_path, monkeypatch, mistake
     with pytest.raises(UserError, match=words):
         fit(mistaken, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_one_test_image_is_enough_and_none_is_told_before_the_first_step(tmp_path):
+    source = tiny.source()
+    one = replace(source, test_images=source.test_images[:1], test_labels=source.test_labels[:1])
+    fit(replace(SHORT, data=replace(SHORT.data, source=one)), tmp_path / "one")
+    judged = [row for row in read_metrics(tmp_path / "one") if row["kind"] == "eval"]
+    assert judged and {"knn", "effective_rank"} <= set(judged[0])
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "pictures" / name / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    data = replace(SHORT.data, source=Images(str(tmp_path / "pictures")), batch_size=2)
+    with pytest.raises(UserError, match="has no test images, and the run measures on them"):
+        fit(replace(SHORT, data=data), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_run_stopped_before_its_first_step_leaves_nothing_behind(tmp_path, capsys):
