@@ -27,6 +27,7 @@ lint: $(VENV)/installed
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "jaxcl needs Python 3.11 or newer; make PYTHON=python3.12 ..."; exit 1; }
+	@echo 'making $(VENV): a minute or two, about 1.5 GB'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 
 from jaxcl.errors import UserError
+from jaxcl.run import Run
 
 
 def answered(program: Callable[[], object]) -> None:
@@ -23,3 +24,11 @@ def answered(program: Callable[[], object]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def untrained(run: Run) -> Run:
+    """The run before its first step; raises `UserError` that names the option to do without."""
+    try:
+        return run.untrained()
+    except UserError as error:
+        raise UserError(f"{error}; or leave that comparison away by --no-compare") from error

@@ -22,7 +22,7 @@ from jaxcl.evaluate.report import write_report
 from jaxcl.evaluate.table import comparison_table
 from jaxcl.experiment import classes_of, flatten, read_config, to_json
 from jaxcl.options import POSITIONAL, parsed
-from jaxcl.programs.answers import answered
+from jaxcl.programs.answers import answered, untrained
 from jaxcl.programs.progress import step, told
 from jaxcl.programs.protocol import evaluate_protocol
 from jaxcl.programs.similarity import evaluate_sentences
@@ -145,7 +145,7 @@ def _(data: Data, run: Run, options: Evaluate) -> dict[str, Evaluation]:
     source = parse_source(options.data) if options.data else data.source
     encoders = {"trained": run}
     if options.compare:
-        encoders = {"untrained": run.untrained()} | encoders
+        encoders = {"untrained": untrained(run)} | encoders
     train, test = source.split("train"), source.split("test")
     found: dict[str, Evaluation] = {}
     if options.compare:

@@ -13,6 +13,7 @@ from jaxcl.evaluate.evaluation import Evaluation
 from jaxcl.evaluate.features import Embedder
 from jaxcl.evaluate.sts import DEV, dev_scores, missing, read_pairs, sts
 from jaxcl.evaluate.table import comparison_table
+from jaxcl.programs.answers import untrained
 from jaxcl.programs.progress import step
 from jaxcl.run import Run
 from jaxcl.training.sts import STS
@@ -38,7 +39,7 @@ def evaluate_sentences(run: Run, folder: str, *, compare: bool) -> dict[str, Eva
     folder = folder or (probe.folder if isinstance(probe, STS) else "")
     encoders: dict[str, Encode] = {"trained": run.encode}
     if compare:
-        start = run.untrained()
+        start = untrained(run)
         encoders = {"word vectors": word_average(start), "untrained": start.encode} | encoders
     found = {name: _scored(name, encode, Path(folder)) for name, encode in encoders.items()}
     print(f"\n{comparison_table(found)}")

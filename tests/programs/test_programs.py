@@ -20,6 +20,7 @@ from jaxcl.augment import Noise, Recipe, View
 from jaxcl.data import Subset
 from jaxcl.encoders import forward
 from jaxcl.programs import evaluate, progress, train
+from jaxcl.run import Run
 
 ROOT = Path(__file__).parents[2]
 DIGITS = str(ROOT / "configs" / "simclr_digits.py")
@@ -182,3 +183,13 @@ def test_work_that_takes_long_says_how_far_it_has_come(monkeypatch, capsys):
     monkeypatch.setattr(progress, "QUIET_S", 0.0)
     assert list(progress.told([[1, 2], [3]], len, 3, "images")) == [[1, 2], [3]]
     assert capsys.readouterr().err == "  2 of 3 images\n  3 of 3 images\n"
+
+
+def test_weights_that_are_gone_are_told_with_the_option_to_do_without(run, monkeypatch, capsys):
+    def gone(self):
+        raise UserError("train.start=x.pth does not exist")
+
+    monkeypatch.setattr(Run, "untrained", gone)
+    assert leaves(evaluate, [str(run), "--no-report"]) == 2
+    told = capsys.readouterr().err
+    assert "x.pth does not exist; or leave that comparison away by --no-compare" in told
