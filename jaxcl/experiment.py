@@ -18,7 +18,7 @@ from jaxcl.data import Section
 from jaxcl.errors import UserError
 from jaxcl.methods import Method
 from jaxcl.options import short
-from jaxcl.places import DATA, PLACES, STARTS, followed
+from jaxcl.places import DATA, PLACES, STARTS, followed, settled
 from jaxcl.ranges import check_ranges
 from jaxcl.training.optim import Optim
 from jaxcl.training.probe import Probe, Watch
@@ -267,7 +267,7 @@ def differences(
     stored, new = _stored(run), flatten(to_json(asked))
     home, filled = stored.pop(HOME, ""), dict[str, Any]()
     with contextlib.suppress(UserError):  # what cannot be made any more differs anyway
-        made = followed(from_json(stored, classes_of(asked)), home, run)
+        made = settled(followed(from_json(stored, classes_of(asked)), home, run))
         filled = flatten(to_json(made))
     places = {name: filled[name] for name in PLACES if name in filled}
     old = filled | flatten(stored) | places

@@ -113,6 +113,9 @@ def test_grey_slices_and_other_keys(data_dir: str) -> None:
     assert source.split("train").shape == (8, 10, 1)
     assert source.split("train").image(0).shape == (8, 10, 1)
     assert (len(source.split("train")), len(source.split("test"))) == (3, 1)
+    word = source.split("train").fingerprint()
+    assert word.startswith("3 examples, ") and word == source.split("train").fingerprint()
+    assert word != source.split("test").fingerprint()
     other = TFDS("pictures_in_color", data_dir=data_dir, image_key="depth", label_key="none")
     assert other.split("train").shape is None
     assert other.split("train").labels.tolist() == [-1] * 20

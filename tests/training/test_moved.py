@@ -115,6 +115,8 @@ def test_weights_that_a_run_began_with_may_move_once_they_are_gone(tmp_path, mon
     moved = settled(of(data, start="second.pth"))
     with pytest.raises(UserError, match=r"train.start=.*first.pth, not .*second.pth"):
         check_free(run, moved)
+    claim(run, of(data, start="first.pth"), "")  # as earlier versions kept it
+    check_free(run, settled(of(data, start="first.pth")))
     Path("first.pth").unlink()
     check_free(run, moved)
     assert differences(run, moved) == {}
