@@ -1,6 +1,7 @@
 """What a run tells, what it keeps, and how it ends when something is wrong."""
 
 import json
+import re
 import signal
 import sys
 import threading
@@ -345,8 +346,11 @@ def test_plain_lines_tell_the_time_left(capsys):
     assert [duration(s) for s in (5, 65, 3605)] == ["0:05", "1:05", "1:00:05"]
 
 
-def test_config_and_versions_are_kept(tmp_path):
+def test_data_are_told_and_config_and_versions_are_kept(tmp_path, capsys):
     fit(SHORT, tmp_path)
+    told = capsys.readouterr().err
+    assert re.search(r"^data +train: 160 images, 10 classes of \d+ to \d+, resident$", told, re.M)
+    assert re.search(r"^test set +80 images, test_images$", told, re.M)
     assert json.loads((tmp_path / "versions.json").read_text())["jax"] == jax.__version__
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["method"]["class"] == "jaxcl.methods.simclr.SimCLR"
