@@ -35,11 +35,16 @@ class Arrays(Source):
         if self.test_images is not None:
             if name == "test":
                 return self._pixels("test", self.test_images, self.test_labels)
-            return self._pixels("train", self.train_images, self.train_labels)
+            train = self._pixels("train", self.train_images, self.train_labels)
+            train.about = {"test set": f"{len(self.test_images):,} images, test_images"}
+            return train
         whole = self._pixels("train", self.train_images, self.train_labels)
         parts = hold_out(whole.labels, self.holdout)
         rows = parts.train if name == "train" else parts.test
-        return self._pixels(name, whole.images[rows], whole.labels[rows])
+        part = self._pixels(name, whole.images[rows], whole.labels[rows])
+        held = f"{self.holdout:g} of every class, held out since there are no test_images"
+        part.about = {"test set": f"{len(parts.test):,} images, {held}"}
+        return part
 
     def _pixels(self, name: SplitName, images: NumpyArray, labels: NumpyArray | None) -> Pixels:
         images = np.asarray(images)

@@ -35,4 +35,6 @@ class Digits(Source):
         parts = hold_out(labels, (TEST_PER_CLASS,) * 10)
         rows = parts.train if name == "train" else parts.test
         classes = tuple(str(digit) for digit in range(10))
-        return Pixels(f"digits/{name}", images[rows], labels[rows], classes)
+        digits = Pixels(f"digits/{name}", images[rows], labels[rows], classes)
+        digits.about = {"test set": f"{TEST_PER_CLASS} images of every class, held out"}
+        return digits

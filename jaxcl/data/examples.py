@@ -1,8 +1,9 @@
 """What a data set is here: a numbered list of images with labels, and a value that names it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,8 @@ from jaxcl.data.pixels import decode, resize_and_centre
 from jaxcl.typing import Int, NumpyArray, UInt8
 
 SplitName = Literal["train", "test"]
+UNDECODABLE = "cannot be decoded"
+"""Reason of `Unreadable` where the decoder says no more."""
 
 
 class Unreadable(Exception):
@@ -41,6 +44,8 @@ class Examples(ABC):
     """3 for colour, 1 for grey."""
     shape: tuple[int, int, int] | None = None
     """(h, w, c) where all images are known to have it; None where they may differ."""
+    about: Mapping[str, str] = MappingProxyType({})
+    """Lines about the data set by name, which a run shows at its start."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -79,7 +84,7 @@ class Examples(ABC):
         if isinstance(content, bytes):
             pixels = decode(content, self.channels)
             if pixels is None:
-                raise Unreadable(self.name(i), "cannot be decoded")
+                raise Unreadable(self.name(i), UNDECODABLE)
             return pixels, label
         return content, label
 
@@ -127,6 +132,23 @@ class Pixels(Examples):
         return self.images[i], int(self._labels[i])
 
 
+def described(examples: Examples) -> str:
+    """How many images there are, in how many classes, and how many each class has."""
+    return f"{examples.title}: {len(examples):,} images, {class_sizes(examples.labels)}"
+
+
+def class_sizes(labels: Int[NumpyArray, "n"]) -> str:
+    """How many classes there are, the sizes of the smallest and the largest, and what has none."""
+    known = labels[labels >= 0]
+    if not len(known):
+        return "no labels"
+    counts = np.unique(known, return_counts=True)[1]
+    least, most = counts.min(), counts.max()
+    size = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    rest = f", {len(labels) - len(known):,} without label" if len(known) < len(labels) else ""
+    return f"{len(counts):,} {'class' if len(counts) == 1 else 'classes'} of {size}{rest}"
+
+
 class Subset(Examples):
     """Some rows of other examples, in the order given."""
 
@@ -137,6 +159,7 @@ class Subset(Examples):
         self.classes = examples.classes
         self.channels = examples.channels
         self.shape = examples.shape
+        self.about = examples.about
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -166,6 +189,7 @@ class Resized(Examples):
         self.classes = examples.classes
         self.channels = examples.channels
         self.shape = (size, size, examples.channels)
+        self.about = examples.about
 
     def __len__(self) -> int:
         return len(self.examples)

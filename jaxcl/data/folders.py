@@ -6,21 +6,28 @@ import weakref
 import zipfile
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxcl.data.examples import Examples, Source, SplitName, Subset, Unreadable, hold_out
-from jaxcl.data.pixels import EXTENSIONS, decode, header_size
+from jaxcl.data.examples import (
+    Examples,
+    Source,
+    SplitName,
+    Subset,
+    Unreadable,
+    described,
+    hold_out,
+)
+from jaxcl.data.layout import Place, find_layout, no_images
+from jaxcl.data.pixels import decode, header_size
 from jaxcl.errors import UserError
 from jaxcl.typing import Int, NumpyArray
 
-TEST_NAMES = ("test", "val", "validation")
-"""Names under which a test split is looked for, in this order."""
 SHAPE_LIMIT = 200_000
 """Larger sets are taken to hold images of different sizes, and are known by their names and labels
 alone: asking for every file would take long."""
@@ -31,10 +38,12 @@ _HEAD = 1 << 16
 class Images(Source):
     """Images in class folders: a folder or a zip file of them.
 
-    Understood are class folders (`cat/0001.jpg`), a folder or zip that holds `train` beside `test`,
-    `val` or `validation`, a folder that holds `train.zip` beside one of those, and a `train` folder
-    or `train.zip` whose neighbour is one of those. Without a test split a share of every class is
-    set aside, the same in every run. Images that lie in no class folder have no labels.
+    Understood are class folders (`cat/0001.jpg`), and a folder called `train` or `training` beside
+    one called `test`, `val`, `validation`, `valid`, `testing` or `dev`, in any case, each a folder
+    or a zip file, with class folders in them. All of it may lie some folders deeper, and `train`
+    itself may be given. A folder called `train` that holds images itself, beside folders of other
+    names, is a class. Without a test split a share of every class is set aside, the same in every
+    run. Images that lie in no class folder have no labels.
     """
 
     path: str
@@ -45,111 +54,65 @@ class Images(Source):
     def split(self, name: SplitName) -> Examples:
         """The images in the order of class and file name; labels count the sorted class names."""
         if not 0 <= self.holdout < 1:
-            raise UserError(f"data.source.holdout={self.holdout} is no share; use 0 up to 0.5")
-        train, test = self._places()
-        if test is not None:
-            classes = class_names(train.title, train.names())
-            return (train if name == "train" else test).open(classes)
-        whole = train.open(class_names(train.title, train.names()))
-        if self.holdout == 0:
+            raise UserError(f"holdout={self.holdout} of Images is no share; use 0 up to 0.5")
+        layout = find_layout(self._existing_path())
+        train = _files(layout.train)
+        left = {"left out": "; ".join(layout.left)} if layout.left else {}
+        if layout.test is not None:
+            if name == "test":
+                return _files(layout.test, train.classes)
+            try:
+                test = f"{described(_files(layout.test, train.classes))}; {layout.test_rule}"
+            except UserError as error:  # of interest to a run that evaluates, which asks for it
+                test = f"{layout.test_rule} cannot be used: {error}"
+        elif self.holdout == 0:
             if name == "test":
                 raise UserError(
-                    f"data.source={self.path} has no test images and data.source.holdout=0; "
-                    "add a test folder or set data.source.holdout=0.1"
+                    f"data.source={self.path} has no test images and holdout=0 of Images; "
+                    "add a test folder, or write holdout=0.1 in the config"
                 )
-            return whole
-        parts = hold_out(whole.labels, float(self.holdout))
-        return Subset(whole, parts.train if name == "train" else parts.test)
+            test = "none, since no test folder was found and holdout=0"
+        else:
+            parts = hold_out(train.labels, float(self.holdout))
+            held = Subset(train, parts.test)
+            if name == "test":
+                return held
+            train = Subset(train, parts.train)
+            share = f"{self.holdout:g} of every class" if train.classes else f"{self.holdout:g}"
+            test = f"{described(held)}; {share}, held out since no test folder was found"
+        train.about = {"train set": f"{described(train)}; {layout.train_rule}", "test set": test}
+        train.about |= left
+        return train
 
-    def _places(self) -> "tuple[_Place, _Place | None]":
-        """Where the training and the test images lie."""
-        path = Path(self.path).expanduser()
+    def _existing_path(self) -> Path:
+        path = Path(self.path).expanduser().absolute()
+        forms = "give a folder or zip of class folders, tfds:NAME or digits"
         if not path.exists():
-            raise UserError(
-                f"data.source={self.path} does not exist; give a folder or zip of class folders, "
-                "tfds:NAME or digits"
-            )
+            raise UserError(f"data.source={self.path} does not exist; {forms}")
         if path.is_file() and not zipfile.is_zipfile(path):
-            raise UserError(
-                f"data.source={self.path} is neither a folder nor a zip file; "
-                "give a folder or zip of class folders, tfds:NAME or digits"
-            )
-        inside = _Place(path, _common_folder(path) if path.is_file() else "")
-        if (train := inside.part("train")) is not None:
-            return train, _first(inside.part(name) for name in TEST_NAMES)
-        if path.stem == "train":
-            beside = _Place(path.resolve().parent)
-            return inside, _first(beside.part(name) for name in TEST_NAMES)
-        return inside, None
+            try:
+                with path.open("rb") as file:
+                    cut = file.read(4) == b"PK\x03\x04"
+            except OSError as error:
+                raise UserError(f"data.source={self.path}: {error.strerror}") from error
+            if cut:
+                raise UserError(
+                    f"data.source={self.path} is a zip file whose end is missing; copy it again"
+                )
+            raise UserError(f"data.source={self.path} is neither a folder nor a zip file; {forms}")
+        return path
 
 
-def _members(path: Path) -> dict[str, zipfile.ZipInfo]:
-    """What a zip file lists, by name; raises `UserError` if it cannot be read."""
-    return _members_then(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=4)  # a large directory takes seconds to parse, and is asked for several times
-def _members_then(path: Path, changed: int) -> dict[str, zipfile.ZipInfo]:
-    try:
-        with zipfile.ZipFile(path) as file:
-            return {member.filename: member for member in file.infolist()}
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(
-            f"data.source={path} cannot be read as a zip file ({error}); copy or pack it again"
-        ) from error
-
-
-def _common_folder(path: Path) -> str:
-    """`name/` where all class folders of a zip lie in one folder, else nothing."""
-    tops = {tuple(name.split("/")[:-1])[:2] for name in image_names(_members(path))}
-    first = {top[:1] for top in tops}
-    if len(first) == 1 and len(tops) > 1 and all(len(top) == 2 for top in tops):
-        return f"{first.pop()[0]}/"
-    return ""
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A folder on disk, a zip file, or a folder inside a zip file."""
-
-    path: Path
-    inside: str = ""
-
-    def part(self, name: str) -> "_Place | None":
-        """The folder or zip called `name` in this place, where there is one."""
-        if self.path.is_dir():
-            found = (self.path / name, self.path / f"{name}.zip")
-            return _first(_Place(path) for path in found if path.exists())
-        inner = _Place(self.path, f"{self.inside}{name}/")
-        return inner if inner.names() else None
-
-    def names(self) -> list[str]:
-        """The image files of this place, as paths within it."""
-        if self.path.is_dir():
-            return image_names(
-                (Path(parent) / file).relative_to(self.path).as_posix()
-                for parent, _, files in os.walk(self.path, followlinks=True)
-                for file in files
-            )
-        return image_names(
-            member.removeprefix(self.inside)
-            for member in _members(self.path)
-            if member.startswith(self.inside)
-        )
-
-    @property
-    def title(self) -> str:
-        return f"{self.path.name}/{self.inside}".rstrip("/")
-
-    def open(self, classes: tuple[str, ...]) -> "Files":
-        """The images of this place, labelled by their place in `classes`."""
-        if self.path.is_dir():
-            return FolderFiles(self.title, self.path, self.names(), classes)
-        return ZipFiles(self.title, self.path, self.inside, self.names(), classes)
-
-
-def _first(places: Iterable[_Place | None]) -> _Place | None:
-    return next((place for place in places if place is not None), None)
+def _files(place: Place, classes: tuple[str, ...] | None = None) -> Examples:
+    """The images of a place, labelled by their place in `classes`; None: by its own folders."""
+    place = place.innermost((classes or ()).__contains__)
+    names = place.names
+    if not names:
+        raise no_images(place)
+    known = class_names(place.title, names) if classes is None else classes
+    if place.path.is_dir():
+        return FolderFiles(place.title, place.path, names, known)
+    return ZipFiles(place, known)
 
 
 class Files(Examples):
@@ -160,7 +123,7 @@ class Files(Examples):
 
         Args:
           title: what messages call the set.
-          names: paths with `/`, the class folder first, in the order of `image_names`.
+          names: paths with `/`, the class folder first, in the order of a listing.
           classes: class names in label order, from the training images.
 
         Raises:
@@ -169,7 +132,7 @@ class Files(Examples):
         self.title = title
         self.names = tuple(names)
         self.classes = classes
-        if unknown := sorted(set(class_names(title, names)) - set(classes)):
+        if unknown := sorted(set(_folders(title, names)) - {""} - set(classes)):
             raise UserError(
                 f"data.source: {title} holds the class {unknown[0]} that the training images lack; "
                 "give both splits the same class folders"
@@ -207,7 +170,8 @@ class Files(Examples):
     def read(self, i: int) -> tuple[bytes, int]:
         return self.content(i), int(self._labels[i])
 
-    def find_shape(self) -> tuple[int, int, int] | None:
+    @cached_property
+    def shape(self) -> tuple[int, int, int] | None:  # type: ignore[override]
         """(h, w, 3) if every readable image has that size; stops at the first that differs."""
         if len(self) > SHAPE_LIMIT:
             return None
@@ -233,7 +197,6 @@ class FolderFiles(Files):
     ) -> None:
         super().__init__(title, names, classes)
         self.folder = os.fspath(folder)
-        self.shape = self.find_shape()
 
     def sizes(self) -> Int[NumpyArray, "n"]:
         def size(name: str) -> int:
@@ -255,31 +218,27 @@ class FolderFiles(Files):
             with Path(self.folder, self.names[i]).open("rb") as file:
                 return file.read(count)
         except OSError as error:
-            raise Unreadable(self.names[i], error.strerror or str(error)) from error
+            link = Path(self.folder, self.names[i]).is_symlink()
+            lost = link and isinstance(error, FileNotFoundError)
+            reason = "a link that leads nowhere" if lost else error.strerror or str(error)
+            raise Unreadable(self.names[i], reason) from error
 
 
 class ZipFiles(Files):
     """Image files in a zip file, read by place, so that any number of threads share one handle."""
 
-    def __init__(
-        self,
-        title: str,
-        path: Path,
-        inside: str,
-        names: Sequence[str],
-        classes: tuple[str, ...],
-    ) -> None:
-        super().__init__(title, names, classes)
-        members = _members(path)
-        chosen = [members[inside + name] for name in names]
-        self.path = os.fspath(path)
+    def __init__(self, place: Place, classes: tuple[str, ...]) -> None:
+        super().__init__(place.title, place.names, classes)
+        members = place.listing.members
+        chosen = [members[place.inside + name] for name in self.names]
+        self.path = os.fspath(place.path)
         self._start = np.array([member.header_offset for member in chosen], np.int64)
         self._packed = np.array([member.compress_size for member in chosen], np.int64)
-        self._sizes = np.array([member.file_size for member in chosen], np.int64)
         self._check = np.array([member.CRC for member in chosen], np.uint32)
+        self._size = np.array([member.file_size for member in chosen], np.int64)
         self._method = np.array([member.compress_type for member in chosen], np.uint8)
+        self._locked = np.array([member.flag_bits & 1 for member in chosen], bool)
         self._open()
-        self.shape = self.find_shape()
 
     def _open(self) -> None:
         self._handle = os.open(self.path, os.O_RDONLY)
@@ -293,81 +252,76 @@ class ZipFiles(Files):
         self._open()
 
     def sizes(self) -> Int[NumpyArray, "n"]:
-        return self._sizes
+        return self._size
 
     def content(self, i: int) -> bytes:
-        data = self._member(i, int(self._packed[i]))
-        try:
-            if self._method[i] == zipfile.ZIP_DEFLATED:
-                data = zlib.decompress(data, -zlib.MAX_WBITS)
-        except zlib.error as error:
-            raise Unreadable(self.names[i], f"damaged in the zip file ({error})") from error
-        if zlib.crc32(data) != self._check[i]:
+        data = self._unpacked(i, self._member(i, int(self._packed[i])), int(self._size[i]))
+        if len(data) != self._size[i] or zlib.crc32(data) != self._check[i]:
             raise Unreadable(self.names[i], "damaged in the zip file (checksum)")
         return data
 
     def head(self, i: int) -> bytes:
-        data = self._member(i, min(int(self._packed[i]), _HEAD))
-        if self._method[i] == zipfile.ZIP_DEFLATED:
-            try:
-                return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _HEAD)
-            except zlib.error as error:
-                raise Unreadable(self.names[i], f"damaged in the zip file ({error})") from error
-        return data
+        return self._unpacked(i, self._member(i, min(int(self._packed[i]), _HEAD)), _HEAD)
+
+    def _unpacked(self, i: int, data: bytes, size: int) -> bytes:
+        """The first `size` bytes of what was packed."""
+        if self._method[i] == zipfile.ZIP_STORED:
+            return data
+        try:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size) if size else b""
+        except zlib.error as error:
+            raise Unreadable(self.names[i], f"damaged in the zip file ({error})") from error
 
     def _member(self, i: int, count: int) -> bytes:
         """The first `count` packed bytes of a member."""
-        if self._method[i] not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise Unreadable(self.names[i], "packed by a method other than store and deflate")
+        method = int(self._method[i])
+        if self._locked[i]:
+            raise Unreadable(self.names[i], "protected by a password; pack it again without one")
+        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            name = zipfile.compressor_names.get(method, method)  # type: ignore[attr-defined]
+            raise Unreadable(self.names[i], f"packed by {name}; pack it again by store or deflate")
+        # A member starts with a header of its own: 30 bytes, then a name and extra bytes
+        # whose lengths stand at 26 and 28 and may differ from those in the directory.
+        start = int(self._start[i])
         try:
-            # A member starts with a header of its own: 30 bytes, then a name and extra bytes
-            # whose lengths stand at 26 and 28 and may differ from those in the directory.
-            start = int(self._start[i])
             header = os.pread(self._handle, 30, start)
-            name_length, extra_length = struct.unpack_from("<HH", header, 26)
-            return os.pread(self._handle, count, start + 30 + name_length + extra_length)
-        except (OSError, struct.error) as error:
-            raise Unreadable(self.names[i], f"cannot be read ({error})") from error
-
-
-def image_names(paths: Iterable[str]) -> list[str]:
-    """The image files among `paths`, by class folder and then by the rest of the path.
-
-    Other files are passed over by their ending, and hidden files and macOS's `__MACOSX` by name.
-    """
-    images = [
-        path
-        for path in paths
-        if path.lower().endswith(EXTENSIONS)
-        and not any(part.startswith((".", "__MACOSX")) for part in path.split("/"))
-    ]
-    return sorted(images, key=lambda path: path.split("/"))
+            if len(header) == 30:
+                start += 30 + sum(struct.unpack_from("<HH", header, 26))
+                data = os.pread(self._handle, count, start)
+                if len(data) == count:
+                    return data
+        except OSError as error:
+            raise Unreadable(self.names[i], error.strerror or str(error)) from error
+        raise Unreadable(self.names[i], "beyond the end of the zip file, which is cut short")
 
 
 def class_names(title: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The sorted class folders of some images, empty where they lie in none.
+    """The sorted class folders of training images, empty where they lie in none.
 
     Raises:
-      UserError: there are no images, images beside class folders, or one class folder alone.
+      UserError: images beside class folders, or one class folder alone.
     """
-    folders = sorted({_folder(name) for name in names})
-    if not folders:
-        endings = " ".join(EXTENSIONS)
-        raise UserError(f"data.source: {title} holds no images ({endings}); give another path")
+    folders = _folders(title, names)
     if folders == [""]:
         return ()
-    if folders[0] == "":
-        loose = next(name for name in names if "/" not in name)
-        raise UserError(
-            f"data.source: {title} holds images beside its class folders (first: {loose}); "
-            "move them into a class folder"
-        )
     if len(folders) == 1:
         raise UserError(
             f"data.source: {title} holds one class only ({folders[0]}); add a second class folder, "
             "or give the class folder itself to train without labels"
         )
     return tuple(folders)
+
+
+def _folders(title: str, names: Sequence[str]) -> list[str]:
+    """The sorted class folders of some images, "" for images in none."""
+    folders = sorted({_folder(name) for name in names})
+    if folders[:1] == [""] and len(folders) > 1:
+        loose = next(name for name in names if "/" not in name)
+        raise UserError(
+            f"data.source: {title} holds images beside its class folders (first: {loose}); "
+            "move them into a class folder"
+        )
+    return folders
 
 
 def _folder(name: str) -> str:

@@ -4,7 +4,7 @@ A batch is padded to the shortest of few lengths that holds its longest sentence
 it holds follows from seed and step, so its length does too, and each length is compiled once.
 """
 
-import gzip
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,12 @@ from tokenizers import Tokenizer
 
 from jaxcl.data.examples import SplitName
 from jaxcl.data.fingerprint import fingerprint
+from jaxcl.data.listing import counted, ending_kind, is_hidden, named
 from jaxcl.data.order import batch_indices, steps_per_epoch
 from jaxcl.data.section import Arrays, Feed, Section
 from jaxcl.errors import UserError
 from jaxcl.options import short
+from jaxcl.tables import chosen_column, read_column
 from jaxcl.tokens import (
     best_batch_tokens,
     padded,
@@ -33,6 +35,8 @@ from jaxcl.tokens import (
 from jaxcl.typing import Array, Int, NumpyArray, PyTree
 
 ENDINGS = (".txt", ".txt.gz")
+COLUMNS = ("sentence", "text", "sentence1")
+"""Usual names of a table's column of sentences, in the order in which they are looked for."""
 TOKENIZER = "tokenizer"
 """Folder in a run's directory."""
 
@@ -44,7 +48,8 @@ class Text(Section):
     unit: ClassVar[str] = "sentences"
 
     lines: Annotated[str, short("--data")] = ""
-    """UTF-8 text with a sentence per line, .txt or .txt.gz, or a folder of such files."""
+    """Sentences: text with one a line, a folder of .txt and .txt.gz files of such lines, or a .csv,
+    .tsv or .jsonl table."""
     tokenizer: str = ""
     """tokenizer.json of the tokenizers library, or a folder that holds it, a model's say."""
     batch_size: int = 64
@@ -53,6 +58,9 @@ class Text(Section):
     """Tokens of a sentence in training, special ones included; longer ones lose their end."""
     lengths: tuple[int, ...] = (16, 24)
     """Lengths that batches are padded to, besides max_length; each is compiled once."""
+    column: str = ""
+    """Column of a table that holds the sentences; empty: sentence, text or sentence1, whichever is
+    there first, or the only column."""
 
     def split(self, name: SplitName) -> "Sentences":
         if name == "test":
@@ -60,10 +68,21 @@ class Text(Section):
                 f"data.lines={self.lines} has no test split; measure STS instead: probe=STS(FOLDER)"
             )
         tokenizer = self._tokenizer(None)
-        tokens = list(token_ids(tokenizer, read_lines(self.lines)))
+        left = Counter[str]()
+        files = text_files(self.lines, left)
+        column = chosen_column(files[0], self.column, COLUMNS, "--data.column")
+        sentences = (text for file in files for text in read_sentences(file, column, left))
+        tokens = list(token_ids(tokenizer, sentences))
         if not tokens:
             raise UserError(f"data.lines={self.lines} holds no sentence; give one a line")
-        return Sentences(Path(self.lines).name, tokens, tokenizer)
+        train = Sentences(Path(self.lines).name, tokens, tokenizer)
+        if column:
+            train.about["train set"] = f"column {column} of {files[0].name}"
+        elif files != [Path(self.lines)]:
+            train.about["train set"] = f"{len(files)} files: {named([f.name for f in files])}"
+        if words := counted(left):
+            train.about["left out"] = words
+        return train
 
     def open(self, train: "Sentences", method: Any, *, seed: int, mesh: Mesh) -> Feed:
         steps_per_epoch(len(train), self.batch_size, self.unit)
@@ -133,6 +152,7 @@ class Sentences:
         self, title: str, tokens: list[Int[NumpyArray, "t"]], tokenizer: Tokenizer
     ) -> None:
         self.title, self.tokenizer = title, tokenizer
+        self.about: dict[str, str] = {}
         self.lengths = np.array([len(one) for one in tokens], np.int32)
         self._ends = np.cumsum(self.lengths, dtype=np.int64)
         self._flat = np.concatenate(tokens)
@@ -199,40 +219,50 @@ class TextFeed:
         return sent
 
 
-def read_lines(place: str) -> Iterator[str]:
-    """The lines of a file, or of a folder's files in alphabetical order, blank ones left out.
+def text_files(place: str, left: Counter[str]) -> list[Path]:
+    """The text file or table at a place, or a folder's text files in alphabetical order.
+
+    Args:
+      place: a text file, a table, or a folder of .txt and .txt.gz files.
+      left: counts the other entries of the folder, by their ending.
 
     Raises:
-      UserError: there is no such file, or a line is not UTF-8.
+      UserError: there is no such file.
     """
     path = Path(place)
     files = [path] if place else []
     if place and path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.name.endswith(ENDINGS))
+        files = []
+        for entry in sorted(path.iterdir()):
+            if is_hidden(entry.name):
+                left["hidden"] += 1
+            elif entry.is_dir():
+                left["folders"] += 1
+            elif entry.name.lower().endswith(ENDINGS):
+                files.append(entry)
+            else:
+                left[ending_kind(entry.name)] += 1
     if not files or not all(file.is_file() for file in files):
+        there = f"; it holds {words}" if (words := counted(left)) else ""
         raise UserError(
-            f"data.lines={place} is no text file and no folder of {' or '.join(ENDINGS)} files; "
-            "give one with --data"
+            f"data.lines={place} is no text file and no folder of {' or '.join(ENDINGS)} files"
+            f"{there}; give one with --data"
         )
-    for file in files:
-        try:
-            with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    text = _decoded(line, file, number)
-                    if text:
-                        yield text
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise UserError(f"{file} is no whole gzip file ({error})") from error
-
-
-def _decoded(line: bytes, file: Path, number: int) -> str:
-    try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-    except UnicodeDecodeError as error:
+    if path.suffix.lower() == ".json":
         raise UserError(
-            f"{file}, line {number} is not UTF-8 ({error.reason}); "
-            "mend or remove it, or convert the file with iconv"
-        ) from error
+            f"data.lines={place} is a JSON document; give a .jsonl file, with an object such as "
+            '{"text": "A cat."} a line'
+        )
+    return files
+
+
+def read_sentences(file: Path, column: str, left: Counter[str]) -> Iterator[str]:
+    """The lines of a text file, or the texts in a column of a table; blank ones are counted."""
+    for _, text in read_column(file, column):
+        if text:
+            yield text
+        else:
+            left["blank lines"] += 1
 
 
 def _positions(encoder: Any) -> int:

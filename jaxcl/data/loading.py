@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxcl.data.examples import Examples, Resized, Unreadable
+from jaxcl.data.examples import UNDECODABLE, Examples, Resized, Unreadable
 from jaxcl.errors import UserError
 from jaxcl.typing import Int, NumpyArray, UInt8
 
@@ -36,8 +36,8 @@ class BadImages:
     def give_up(self, row: int) -> None:
         """Raises `UserError`: more neighbours of `row` are unreadable than are tolerated."""
         raise UserError(
-            f"{self._examples.title}: {self._examples.name(row)} and the images after it cannot be "
-            f"decoded, more than {self._tolerated()}; mend or remove them"
+            f"{self._examples.title}: {name_and_reason(self._examples, row)} and the images after "
+            f"it cannot be decoded, more than {self._tolerated()}; mend or remove them"
         )
 
     def report(self) -> dict[str, int | str | None]:
@@ -52,10 +52,9 @@ class BadImages:
         }
 
     def _sentence(self) -> str:
-        count, first = len(self._found), self._examples.name(min(self._found))
         return (
-            f"{self._examples.title}: {count} of {len(self._examples)} images cannot be decoded "
-            f"(first: {first})"
+            f"{self._examples.title}: {len(self._found)} of {len(self._examples)} images cannot be "
+            f"decoded (first: {name_and_reason(self._examples, min(self._found))})"
         )
 
     def _percent(self) -> str:
@@ -63,6 +62,16 @@ class BadImages:
 
     def _tolerated(self) -> str:
         return f"data.max_bad={100 * self._max_bad:.2g} %"
+
+
+def name_and_reason(examples: Examples, row: int) -> str:
+    """The name of an image that cannot be read, and why, where more is known than that it fails."""
+    try:
+        examples.picture(row)
+    except Unreadable as error:
+        if error.reason != UNDECODABLE:
+            return f"{error.name}, {error.reason}"
+    return examples.name(row)
 
 
 @dataclass(frozen=True)
@@ -222,7 +231,8 @@ def _first_shape(examples: Examples) -> tuple[int, int, int]:
         except Unreadable:
             continue
         return h, w, c
-    raise UserError(f"{examples.title}: none of the {len(examples)} images can be decoded")
+    first = f" (first: {name_and_reason(examples, 0)})" if len(examples) else ""
+    raise UserError(f"{examples.title}: none of the {len(examples)} images can be decoded{first}")
 
 
 def _size(shape: tuple[int, ...]) -> str:

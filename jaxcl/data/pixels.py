@@ -8,7 +8,11 @@ import numpy as np
 
 from jaxcl.typing import Float, NumpyArray, UInt8
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif",
+    ".tif", ".tiff", ".avif", ".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm", ".pam", ".sr",
+    ".ras", ".hdr", ".pic",
+)  # fmt: skip
 """File name endings, in lower case, that count as images."""
 
 _COLOUR = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}

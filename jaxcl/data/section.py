@@ -1,7 +1,7 @@
 """What the loop and evaluation ask of data, whether it is images or text."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -23,6 +23,8 @@ class Split(Protocol):
     """What messages call it."""
     classes: tuple[str, ...]
     """Class names in label order; empty where nothing is labelled."""
+    about: Mapping[str, str]
+    """Lines about the data set by name, which a run shows at its start."""
 
     def __len__(self) -> int: ...
 

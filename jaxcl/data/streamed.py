@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxcl.data.examples import Examples, Unreadable
+from jaxcl.data.examples import UNDECODABLE, Examples, Unreadable
 from jaxcl.data.loading import BadImages
 from jaxcl.data.order import batch_indices, crop_uniforms, steps_per_epoch
 from jaxcl.data.pixels import Crop, crop_views
@@ -96,7 +96,7 @@ class Rows:
         uniforms = crop_uniforms(self.seed, step, place, len(self.crops), draws)
         views = crop_views(content, self.examples.channels, self.crops, uniforms)
         if views is None:
-            raise Unreadable(self.examples.name(index), "cannot be decoded")
+            raise Unreadable(self.examples.name(index), UNDECODABLE)
         return views, label
 
     def _nothing(self) -> NumpyArray | tuple[NumpyArray, ...]:

@@ -4,6 +4,7 @@ The share that fine-tuning sees alone and the share that distillation sees besid
 are the same images for the same seed, on every machine.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,10 +13,13 @@ import numpy as np
 
 from jaxcl.data.examples import Examples, Subset
 from jaxcl.data.fingerprint import fingerprint
+from jaxcl.data.listing import plain_path
 from jaxcl.data.order import shuffled
 from jaxcl.errors import UserError
+from jaxcl.tables import chosen_column, read_column
 from jaxcl.typing import Int, NumpyArray, UInt8
 
+_COLUMNS = ("name", "file", "filename", "file_name", "path", "image")
 _KEY = 0x6C6162656C73  # keeps this stream of numbers apart from the others
 
 
@@ -31,8 +35,9 @@ class Labels:
     seed: int = 0
     """Which images they are."""
     file: str = ""
-    """A text file with the names of the labelled images, one a line, instead of `keep` and `seed`:
-    paths in the folder or zip, or file names alone, as in the published lists for ImageNet."""
+    """Names of the labelled images instead of `keep` and `seed`: a text file with one a line, or a
+    .csv, .tsv or .jsonl table with a column name, file, filename, path or image. Names are paths in
+    the folder or zip, or file names alone, as in the published lists for ImageNet."""
 
     def among(self, examples: Examples) -> Examples:
         """The examples that a run sees.
@@ -89,10 +94,17 @@ class Labels:
         path = Path(self.file).expanduser()
         if not path.is_file():
             raise UserError(f"data.labels.file={self.file} does not exist; give a list of names")
-        wanted = {line.strip() for line in path.read_text().splitlines() if line.strip()}
+        lines = read_column(path, chosen_column(path, "", _COLUMNS))
+        wanted = {plain_path(text) for _, text in lines if text}
         names = [examples.name(i) for i in range(len(examples))]
         short = [name.rpartition("/")[2] for name in names]
         rows = [i for i, pair in enumerate(zip(names, short, strict=True)) if wanted & {*pair}]
+        if twice := (wanted - {*names}) & {n for n, count in Counter(short).items() if count > 1}:
+            raise UserError(
+                f"data.labels.file={self.file}: several images of {examples.title} are called "
+                f"{min(twice)}; write their folders too, such as "
+                f"{next(name for name in names if name.endswith('/' + min(twice)))}"
+            )
         missing = wanted - {*names} - {*short}
         if missing or not rows:
             some = f" (first: {min(missing)})" if missing else ""
@@ -112,6 +124,7 @@ class _Hidden(Examples):
         self.classes = examples.classes
         self.channels = examples.channels
         self.shape = examples.shape
+        self.about = examples.about
         self._labels = np.full(len(examples), -1, np.int32)
         self._labels[rows] = examples.labels[rows]
 

@@ -51,7 +51,11 @@ class TFDS(Source):
                     "train='train[:90%]', test='train[90%:]')"
                 )
             wanted = found[0]
-        return TFDSExamples(builder, self, wanted)
+        examples = TFDSExamples(builder, self, wanted)
+        usual = next((split for split in ("test", "validation") if split in splits), "none")
+        test = usual if self.test == "auto" else self.test
+        examples.about = {"test set": f"split {test} of {self.name}, by test={self.test} of TFDS"}
+        return examples
 
     def _prepared(self) -> Any:
         """The TFDS builder, with its files on disk in a format with random access."""

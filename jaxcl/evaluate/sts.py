@@ -10,7 +10,7 @@ other ways to pool, which papers before 2021 report, are options of `sts`.
 Reference: Gao, Yao & Chen 2021, arXiv:2104.08821, appendix B; princeton-nlp/SimCSE, SentEval/.
 """
 
-import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxcl.errors import UserError
 from jaxcl.evaluate.geometry import alignment, uniformity
+from jaxcl.tables import read_rows
 from jaxcl.typing import Float, NumpyArray
 
 TASKS = {
@@ -114,7 +115,8 @@ def missing(folder: str | Path) -> list[str]:
 
 def sts_files(folder: str | Path) -> dict[str, list[Path]]:
     """The files of each of the seven tasks, in alphabetical order."""
-    return {task: sorted(Path(folder).glob(pattern)) for task, pattern in TASKS.items()}
+    found = {task: sorted(Path(folder).glob(pattern)) for task, pattern in TASKS.items()}
+    return {task: [f for f in files if not f.name.startswith(".")] for task, files in found.items()}
 
 
 def sts_score(encode: Callable[[list[str]], Float[NumpyArray, "n d"]], pairs: Pairs) -> float:
@@ -184,25 +186,24 @@ def pearson(one: Float[NumpyArray, "n"], two: Float[NumpyArray, "n"]) -> float:
 
 
 def read_pairs(files: list[Path]) -> Pairs:
-    """The pairs of all files, one after the other.
+    """The pairs of all files, one after the other; pairs without a score are passed over.
 
     Raises:
-      UserError: a file lacks a column, or a score is not a number.
+      UserError: a file lacks a column, or a score is not a finite number.
     """
     first, second, gold = [], [], []
     for file in files:
-        with file.open(encoding="utf-8", newline="") as text:
-            rows = csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
-            absent = {"score", "sentence1", "sentence2"} - set(rows.fieldnames or ())
-            if absent:
-                raise UserError(f"{file} has no column {', '.join(sorted(absent))}")
-            for line, row in enumerate(rows, 2):
-                if not row["score"]:
-                    continue
-                try:
-                    gold.append(float(row["score"]))
-                except ValueError as error:
-                    raise UserError(f"{file}, line {line}: score is {row['score']!r}") from error
-                first.append(row["sentence1"] or "")
-                second.append(row["sentence2"] or "")
+        for line, (score, one, two) in read_rows(file, ("score", "sentence1", "sentence2")):
+            if not score:
+                continue
+            try:
+                gold.append(float(score))
+            except ValueError as error:
+                raise UserError(f"{file}, line {line}: score is {score!r}") from error
+            if not math.isfinite(gold[-1]):
+                raise UserError(
+                    f"{file}, line {line}: score is {score!r}; leave it empty to pass over the pair"
+                )
+            first.append(one)
+            second.append(two)
     return Pairs(first, second, np.array(gold))

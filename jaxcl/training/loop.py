@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcl.data import Feed
+from jaxcl.data.examples import class_sizes
 from jaxcl.data.order import epoch_order
 from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
@@ -353,7 +354,8 @@ class _Run:
             "run": str(self.run),
             "method": type(experiment.method).__name__,
             "data": f"{self.examples.title}: {len(self.examples):,} {self.unit}, "
-            f"{len(self.examples.classes)} classes, {self.feed.road}",
+            f"{class_sizes(self.examples.labels)}, {self.feed.road}",
+            **self.examples.about,
             "devices": f"{self.mesh.size} x {device.device_kind}",
             "global batch": f"{data.batch_size} {self.unit}, {per_device} per device",
             **experiment.method.facts(data.batch_size),

@@ -1,6 +1,7 @@
 """Sentences from files: order, lengths, what is cut, and what cannot be read."""
 
 import gzip
+from collections import Counter
 from dataclasses import replace
 
 import jax
@@ -9,12 +10,18 @@ import pytest
 from tiny_lines import BATCH, ENCODER, HOME, LINES, METHOD, experiment
 
 from jaxcl import UserError
-from jaxcl.data.lines import read_lines
+from jaxcl.data.lines import read_sentences, text_files
 from jaxcl.data.order import batch_indices
 from jaxcl.methods import SimCSE
 
 TEXT = experiment.data
 WORDS = {letter: i + 5 for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+
+
+def sentences(place, column=""):
+    left = Counter()
+    return [text for file in text_files(str(place), left)
+            for text in read_sentences(file, column, left)]  # fmt: skip
 
 
 def by_hand(line, longest):
@@ -67,8 +74,48 @@ def test_files_gzip_folders_blank_lines_and_marks(tmp_path):
     with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
         file.write("one\ntwo")
     (tmp_path / "readme.md").write_text("no")
-    assert list(read_lines(str(tmp_path))) == ["one", "two", "eins", "zwei ü"]
-    assert list(read_lines(str(tmp_path / "b.txt"))) == ["eins", "zwei ü"]
+    assert sentences(tmp_path) == ["one", "two", "eins", "zwei ü"]
+    assert sentences(tmp_path / "b.txt") == ["eins", "zwei ü"]
+
+
+def test_tables_give_their_column_and_not_their_header(tmp_path):
+    for name, content in [
+        ("a.csv", 'text,n\n"one, two",1\nthree,2\n'),
+        ("a.tsv", "sentence\tscore\none, two\t1\nthree\t2\n"),
+        ("a.jsonl", '{"text": "one, two"}\n{"text": "three"}\n'),
+    ]:
+        (tmp_path / name).write_text(content)
+        column = "sentence" if name == "a.tsv" else "text"
+        assert sentences(tmp_path / name, column) == ["one, two", "three"]
+    for column, used in (("", "text"), ("n", "n")):
+        train = wrong(lines=str(tmp_path / "a.csv"), column=column, batch_size=1).split("train")
+        assert (len(train), train.about) == (2, {"train set": f"column {used} of a.csv"})
+    (tmp_path / "b.csv").write_text("sent0,sent1\na,b\n")
+    with pytest.raises(UserError, match=r"has the columns sent0, sent1; .* --data.column sent0"):
+        wrong(lines=str(tmp_path / "b.csv")).split("train")
+    (tmp_path / "a.json").write_text('["one"]')
+    with pytest.raises(UserError, match=r"a\.json is a JSON document; give a \.jsonl file"):
+        wrong(lines=str(tmp_path / "a.json")).split("train")
+    with pytest.raises(UserError, match=r"^--data.column=n, but .*lines\.txt is no table"):
+        wrong(column="n").split("train")
+
+
+def test_what_is_left_out_is_told(tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("._a.txt", "b.csv", "c.csv", "readme.md"):
+        (tmp_path / name).write_bytes(b"\0\xff")
+    with pytest.raises(
+        UserError, match=r"\.txt\.gz files; it holds 2 \.csv, 1 \.md, 1 folders, 1 hid"
+    ):
+        wrong(lines=str(tmp_path)).split("train")
+    (tmp_path / "A.TXT").write_text("a b\n\n \nc\n")
+    train = wrong(lines=str(tmp_path)).split("train")
+    assert len(train) == 2
+    assert train.about == {
+        "train set": "1 files: A.TXT",
+        "left out": "2 .csv, 2 blank lines, 1 .md, 1 folders, 1 hidden"
+    }  # fmt: skip
+    assert TEXT.split("train").about == {}
 
 
 def test_a_pass_shows_every_sentence_in_order():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxcl.data import Arrays, Data, Labels
+from jaxcl.data import Arrays, Data, Labels, Pixels
 from jaxcl.errors import UserError
 
 COUNTS = (40, 60, 100)
@@ -70,8 +70,6 @@ def test_a_list_of_names(tmp_path, names):
 
 
 def test_file_names_alone_are_found_inside_folders(tmp_path):
-    from jaxcl.data.examples import Pixels
-
     class Named(Pixels):
         def name(self, i):
             return f"n{i % 3}/n{i % 3}_{i}.JPEG"
@@ -80,6 +78,36 @@ def test_file_names_alone_are_found_inside_folders(tmp_path):
     file.write_text("n1_4.JPEG\nn2_5.JPEG\n")
     named = Named("train", IMAGES, LABELS, ("a", "b", "c"))
     np.testing.assert_array_equal(Labels(file=str(file)).among(named).rows, [4, 5])
+
+
+class Filed(Pixels):
+    """Images with the paths of files."""
+
+    def name(self, i):
+        return f"n{i % 3}/{i // 2}.JPEG"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("few.txt", "\ufeffn1\\2.JPEG\r\n./n2/2.JPEG\r\n".encode()),
+        ("few.txt", "/n1/2.JPEG\nn2/2.JPEG\n".encode("utf-16")),
+        ("few.csv", b"label,path\n7,n1/2.JPEG\n8,n2/2.JPEG\n"),
+        ("few.jsonl", b'{"image": "n1/2.JPEG"}\n{"image": "n2\\\\2.JPEG"}\n'),
+    ],
+)
+def test_lists_as_people_write_them(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    filed = Filed("train", IMAGES, LABELS, ("a", "b", "c"))
+    np.testing.assert_array_equal(Labels(file=str(tmp_path / name)).among(filed).rows, [4, 5])
+
+
+def test_a_name_of_several_images_is_refused(tmp_path):
+    (tmp_path / "few.txt").write_text("2.JPEG\n")
+    filed = Filed("train", IMAGES, LABELS, ("a", "b", "c"))
+    words = r"several images of train are called 2.JPEG; write their folders too, such as n1/2.JPEG"
+    with pytest.raises(UserError, match=words):
+        Labels(file=str(tmp_path / "few.txt")).among(filed)
 
 
 @pytest.mark.parametrize(

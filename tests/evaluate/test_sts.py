@@ -102,6 +102,22 @@ def test_mistakes_are_told(tmp_path):
         sts(angle, tmp_path)
 
 
+def test_scores_that_are_no_numbers_are_refused_and_marks_are_none(tmp_path):
+    file = tmp_path / "STS12" / "a.tsv"
+    for score in ("nan", "inf", "-Infinity"):
+        write(file, [(1, 0, 0), (score, 1, 2)])
+        with pytest.raises(UserError, match=rf"a\.tsv, line 3: score is '{score}'; leave it empty"):
+            read_pairs([file])
+    write(file, [(1, 0, 0), (2, 1, 2)])
+    file.write_bytes(file.read_text().encode("utf-8-sig"))
+    (file.parent / "._a.tsv").write_bytes(b"\0")
+    assert sts_files(tmp_path)["STS12"] == [file]
+    assert read_pairs([file]).gold.tolist() == [1, 2]
+    file.write_bytes("score\tsentence1\tsentence2\n1\tcaf\xe9\tb\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"a\.tsv, line 2 is not UTF-8"):
+        read_pairs([file])
+
+
 def test_the_real_files_have_the_published_sizes(real_data):
     """Pairs of each task as SentEval counts them, less what is not public."""
     sizes = {

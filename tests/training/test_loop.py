@@ -395,8 +395,11 @@ def test_wandb_gets_the_settings_and_one_name_for_all_starts(tmp_path, monkeypat
     assert first["config"] == {"optim.lr": 0.1}
 
 
-def test_config_and_versions_are_kept(tmp_path):
+def test_data_are_told_and_config_and_versions_are_kept(tmp_path, capsys):
     fit(SHORT, tmp_path)
+    told = capsys.readouterr().err
+    assert re.search(r"^data +train: 160 images, 10 classes of \d+ to \d+, resident$", told, re.M)
+    assert re.search(r"^test set +80 images, test_images$", told, re.M)
     assert json.loads((tmp_path / "versions.json").read_text())["jax"] == jax.__version__
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["method"]["class"] == "jaxcl.methods.simclr.SimCLR"
