@@ -1,6 +1,5 @@
 """The run directory: whose it is, and what its numbers depend on."""
 
-import json
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -9,8 +8,10 @@ import jax
 
 from jaxcl.errors import UserError
 from jaxcl.experiment import CONFIG, Experiment, differences, save_config
+from jaxcl.records import COPIES, PART, has_record, read_record, write_record
 from jaxcl.training.checkpoints import FOLDER
 from jaxcl.training.logs import read_metrics
+from jaxcl.training.ownership import LOCK
 
 VERSIONS = "versions.json"
 
@@ -20,7 +21,7 @@ def check_free(run: Path, experiment: Experiment) -> None:
 
     One in which nothing was trained yet is free.
     """
-    if (run / CONFIG).exists():
+    if has_record(run / CONFIG):
         changed = differences(run, experiment)
         if changed and (read_metrics(run) or any((run / FOLDER).glob("[0-9]*"))):
             name, (old, new) = next(iter(changed.items()))
@@ -29,15 +30,32 @@ def check_free(run: Path, experiment: Experiment) -> None:
                 f"{run} holds a run with {name}={old}, not {new}{more}; "
                 "use another --dir, or remove it"
             )
-    elif run.is_file() or (run.is_dir() and any(run.iterdir())):
+    elif run.is_file() or (run.is_dir() and any(not _left_over(path) for path in run.iterdir())):
         raise UserError(f"{run} exists and holds no run; use another --dir")
 
 
+def _left_over(path: Path) -> bool:
+    """Whether a file may be all there is of a run that was killed before its first step."""
+    return path.name in (LOCK, COPIES) or path.name.endswith(PART)
+
+
 def claim(run: Path, experiment: Experiment) -> None:
-    """Makes the directory this experiment's: called when its first step can be taken."""
-    run.mkdir(parents=True, exist_ok=True)
+    """Makes a directory that is there this experiment's: called when its first step can be taken.
+
+    Raises:
+      UserError: it cannot be written to.
+    """
     save_config(experiment, run)
-    (run / VERSIONS).write_text(json.dumps(versions(), indent=1) + "\n")
+    write_record(run / VERSIONS, versions())
+
+
+def read_versions(run: Path) -> dict[str, str]:
+    """What `claim` wrote of the versions; nothing where it is missing.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    return read_record(run / VERSIONS) if has_record(run / VERSIONS) else {}
 
 
 def versions() -> dict[str, str]:
