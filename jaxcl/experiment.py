@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from jaxcl.methods import Method
 from jaxcl.options import short
 from jaxcl.places import DATA, PLACES, STARTS, followed, settled
 from jaxcl.ranges import check_ranges
+from jaxcl.records import has_record, read_record, write_record
 from jaxcl.training.optim import Optim
 from jaxcl.training.probe import Probe, Watch
 
@@ -53,7 +53,7 @@ class Train:
     save_every: int = 0
     """Steps between checkpoints; 0: as evaluations by steps, else one at the end of every epoch."""
     keep: int = 2
-    """Newest checkpoints that are kept, beside the best one."""
+    """Newest checkpoints that are kept, beside the best one; while one is written, one more."""
     devices: int = 0
     """Devices to use; 0: all of them."""
     steps_per_call: int = 0
@@ -211,11 +211,12 @@ def _class(name: str, classes: Mapping[str, type]) -> type:
 
 
 def save_config(experiment: Experiment, run: Path) -> None:
-    """Writes the experiment into the run directory."""
-    text = json.dumps({HOME: str(run.resolve())} | to_json(experiment), indent=1)
-    part = run / f"{CONFIG}.part"
-    part.write_text(text + "\n")
-    part.replace(run / CONFIG)
+    """Writes the experiment into the run directory.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    write_record(run / CONFIG, {HOME: str(run.resolve())} | to_json(experiment))
 
 
 _GIVEN: dict[str, type] = {}
@@ -238,16 +239,12 @@ def load_config(run: Path, classes: Mapping[str, type] | None = None) -> Experim
 
 def _stored(run: Path) -> dict[str, Any]:
     path = run / CONFIG
-    if not path.is_file():
+    if not has_record(path):
         raise UserError(
             f"{run} holds no run ({CONFIG} is missing); "
             f"train first: python train.py CONFIG --dir {run}"
         )
-    try:
-        stored: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged (line {error.lineno}: {error.msg})") from error
-    return stored
+    return read_record(path)
 
 
 def differences(

@@ -1,7 +1,6 @@
 """A trained run, ready to use: `jaxcl.load("runs/x").encode(images)`, or sentences."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
 from jaxcl.experiment import Experiment, load_config
 from jaxcl.methods import Kept
+from jaxcl.records import has_record, read_record, write_record
 from jaxcl.training.beginning import begun
 from jaxcl.training.checkpoints import Checkpoints
 from jaxcl.training.state import State
@@ -148,16 +148,19 @@ def save_shapes(
         "steps_per_epoch": steps_per_epoch,
         "examples": examples,
     }
-    (path / SHAPES).write_text(json.dumps(stored, indent=1) + "\n")
+    write_record(path / SHAPES, stored)
 
 
 def _shapes(path: Path) -> dict[str, Any]:
     """What `save_shapes` wrote, the batch as abstract arrays."""
+    if not has_record(path / SHAPES):
+        raise UserError(f"{path / SHAPES} is missing; was this run trained?")
+    stored = read_record(path / SHAPES)
     try:
-        stored: dict[str, Any] = json.loads((path / SHAPES).read_text())
-        return stored | {"batch": {name: _abstract(f) for name, f in stored["batch"].items()}}
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise UserError(f"{path / SHAPES} is missing or damaged; was this run trained?") from error
+        batch = {name: _abstract(field) for name, field in stored["batch"].items()}
+        return stored | {"batch": batch}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path / SHAPES} is damaged: it holds no shapes of a batch") from error
 
 
 def _abstract(field: list[Any]) -> PyTree:

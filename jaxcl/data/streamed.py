@@ -2,8 +2,10 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection, parent_process
 from typing import Any
 
 import cv2
@@ -254,4 +256,13 @@ def _join_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _start_worker(worker: int, workers: int) -> None:
     """Ctrl-C reaches the whole group of processes; the run decides when its workers end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
+
+
+def _end_with_parent() -> None:
+    """Ends this worker once its parent is gone, which cannot end it where it was killed."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

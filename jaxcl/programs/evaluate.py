@@ -27,7 +27,9 @@ from jaxcl.programs.progress import step, told
 from jaxcl.programs.protocol import evaluate_protocol
 from jaxcl.programs.similarity import evaluate_sentences
 from jaxcl.protocols import PROTOCOLS, Name
+from jaxcl.records import write_whole
 from jaxcl.run import Run, load
+from jaxcl.training.directory import read_versions
 from jaxcl.training.logs import read_metrics
 from jaxcl.training.probe import Probe
 from jaxcl.typing import Array, Float, Int, NumpyArray, PyTree
@@ -164,7 +166,7 @@ def _(data: Data, run: Run, options: Evaluate) -> dict[str, Evaluation]:
         print(note)
     scores = {name: evaluation.scalars for name, evaluation in found.items()}
     about = {"step": int(run.state.step), "data": flatten(to_json(source)), "scores": scores}
-    (run.path / SCORES).write_text(json.dumps(about, indent=1) + "\n")
+    write_whole(run.path / SCORES, json.dumps(about, indent=1) + "\n")
     if options.report:
         path = _report(run, found, features, train, test)
         print(f"\nreport: {path}")
@@ -272,7 +274,7 @@ def _report(
     neighbours = nearest_neighbours(
         features, _Readable(train, len(features.train_x)), _Readable(test, len(features.test_x))
     )
-    versions = json.loads((run.path / "versions.json").read_text())
+    versions = read_versions(run.path)
     return write_report(
         run.path / REPORT,
         title=run.path.name,

@@ -19,6 +19,7 @@ from jaxcl.evaluate.features import Embedder
 from jaxcl.evaluate.knn import knn_scores, top_accuracy
 from jaxcl.experiment import Experiment, flatten, to_json
 from jaxcl.protocols import PROTOCOLS, KNNProtocol, LinearProtocol, Name, linear_experiment
+from jaxcl.records import write_whole
 from jaxcl.run import Run, load
 from jaxcl.training.logs import read_metrics
 from jaxcl.training.loop import fit
@@ -89,7 +90,7 @@ def evaluate_protocol(
     for label, value in scores.items():
         print(f"  {label:<{width}}  {value:6.2f} %")
     kept = run.path / f"protocol_{name}{changed}.json"
-    kept.write_text(json.dumps(told | {"scores": scores}, indent=1) + "\n")
+    write_whole(kept, json.dumps(told | {"scores": scores}, indent=1) + "\n")
     return scores
 
 

@@ -15,6 +15,7 @@ from jaxcl.evaluate.sts import DEV, dev_scores, missing, read_pairs, sts
 from jaxcl.evaluate.table import comparison_table
 from jaxcl.programs.answers import untrained
 from jaxcl.programs.progress import step
+from jaxcl.records import write_whole
 from jaxcl.run import Run
 from jaxcl.training.sts import STS
 from jaxcl.typing import Array, NumpyArray, PyTree
@@ -48,7 +49,7 @@ def evaluate_sentences(run: Run, folder: str, *, compare: bool) -> dict[str, Eva
         print(f"{folder} has no {', '.join(absent)}, so the mean is not that of all seven tasks.")
     scores = {name: evaluation.scalars for name, evaluation in found.items()}
     about = {"step": int(run.state.step), "data": folder, "scores": scores}
-    (run.path / SCORES).write_text(json.dumps(about, indent=1) + "\n")
+    write_whole(run.path / SCORES, json.dumps(about, indent=1) + "\n")
     return found
 
 

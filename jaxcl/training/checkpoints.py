@@ -5,21 +5,31 @@ is never seen. Beside each lies a fingerprint of its numbers, so that a damaged 
 """
 
 import logging
-import operator
+import math
+import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from jaxcl.errors import UserError
+from jaxcl.records import DAMAGED, has_record, read_record, sealed, unsealed, write_record
 from jaxcl.training.state import State
 from jaxcl.typing import Array, Int, PyTree
 
 FOLDER = "checkpoints"
+UNJUDGED = -101.0
+"""Score of a checkpoint that was not evaluated: below any correlation in percent."""
+_SCORE = "score.json"
+_FACTS = ("meta/metadata", "metrics/metrics")
+"""Files of a checkpoint that hold the same: its fingerprint, and the score it was saved with."""
+_GONE = ".removed"
 
 
 class Checkpoints:
@@ -29,25 +39,26 @@ class Checkpoints:
       run: the run directory.
       keep: how many of the newest stay, beside the best one.
       tell: called with each line that the user should read.
+      train: the run goes on from here: what is damaged or left over by a crash is cleared away.
     """
 
-    def __init__(self, run: Path, *, keep: int = 2, tell: Callable[[str], None] = print) -> None:
-        # orbax reports each file it touches; what matters is told below.
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        self.run, self._tell = run, tell
-        policies, score = checkpoint_managers, operator.itemgetter("score")
-        best = policies.BestN(n=1, get_metric_fn=score)
-        options = ocp.CheckpointManagerOptions(
-            create=False,  # reading leaves nothing behind
-            best_fn=score,
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), best]),
-        )
-        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+    def __init__(
+        self,
+        run: Path,
+        *,
+        keep: int = 2,
+        tell: Callable[[str], None] = print,
+        train: bool = False,
+    ) -> None:
+        # orbax reports each file it touches, and errors that are raised too; what matters is told.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self.run, self._keep, self._tell, self._train = run, keep, tell, train
         self._folder = (run / FOLDER).absolute()
-        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
+        self._reader = ocp.StandardCheckpointHandler()
+        self._pending: Future[None] | None = None
 
-    def save(self, state: State, *, score: float) -> None:
-        """Copies the state and writes it in the background, over nothing that exists.
+    def save(self, state: State, *, score: float = UNJUDGED) -> None:
+        """Copies the state and writes it in the background; older ones go once it is written.
 
         Args:
           state: the state after `state.step` steps.
@@ -57,18 +68,36 @@ class Checkpoints:
           UserError: the last write or this one failed, for instance on a full disk.
         """
         step = int(state.step)
-        meta = {"score": score, "fingerprint": int(fingerprint(state))}
+        facts = sealed({"score": score, "fingerprint": int(fingerprint(state))})
         # The next step overwrites these buffers while the writer still reads.
         copied = jax.tree.map(jnp.copy, state)
 
         def write() -> None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._settle()
+            self._folder.mkdir(exist_ok=True)
             items = ocp.args.Composite(
-                state=ocp.args.StandardSave(_plain(copied)), meta=ocp.args.JsonSave(meta)
+                state=ocp.args.StandardSave(_plain(copied)),
+                meta=ocp.args.JsonSave(facts),
+                metrics=ocp.args.JsonSave(facts),
             )
-            self._manager.save(step, args=items, metrics=meta, force=True)
+            self._writer.save(self._folder / str(step), args=items, force=True)
+            self._pending = self._thread.submit(self._finish)
 
-        self._guarded(step, write)
+        self._guarded(write)
+
+    def judge(self, step: int, score: float) -> None:
+        """Gives the checkpoint after so many steps its score, once it is written.
+
+        Raises:
+          UserError: it could not be written.
+        """
+
+        def write() -> None:
+            self._settle()
+            if jax.process_index() == 0:
+                write_record(self._folder / str(step) / _SCORE, {"score": score})
+
+        self._guarded(write)
 
     def wait(self) -> None:
         """Returns when everything is on disk.
@@ -76,7 +105,12 @@ class Checkpoints:
         Raises:
           UserError: it could not be written.
         """
-        self._guarded(None, self._manager.wait_until_finished)
+
+        def write() -> None:
+            self._settle()
+            self._prune()
+
+        self._guarded(write)
 
     def restore(self, like: State, *, best: bool = False, at: int | None = None) -> State | None:
         """The newest whole checkpoint, or the best one; None where there is none.
@@ -87,67 +121,216 @@ class Checkpoints:
           at: only the one after so many steps.
 
         Raises:
-          UserError: a checkpoint of other shapes, checkpoints of which none is whole, or none after
-            that many steps.
+          UserError: a checkpoint of other shapes or without the right to read it, checkpoints of
+            which none is whole, or none after that many steps.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = self.steps[::-1]
         if at is not None and at not in steps:
-            raise UserError(f"{self.run} holds no checkpoint after step {at}, only {sorted(steps)}")
+            raise UserError(f"{self.run} holds no checkpoint after step {at}, only {self.steps}")
         if at is not None:
             steps = [at]
         elif best:  # the newest of the best comes first, then the others from the newest down
-            steps.sort(key=lambda step: self._manager.metrics(step)["score"], reverse=True)
+            steps.sort(key=self._score, reverse=True)
+        problems: dict[int, Exception] = {}
         for step in steps:
             try:
-                return self._read(step, like)
-            except UserError:
-                raise
+                state = self._read(step, like)
             except Exception as error:  # whatever orbax meets in a damaged file
-                reason = str(error).split(". ")[0].splitlines()[0][:120]
-                self._tell(f"checkpoint {step} is damaged and passed over ({reason})")
-        if steps:
-            raise UserError(
-                f"{self.run} holds checkpoints {sorted(steps)}, but none is whole; "
-                f"remove {self.run / FOLDER} to train from the start"
-            )
-        return None
+                if not _is_damage(error):
+                    raise UserError(
+                        f"checkpoint {step} of {self.run} cannot be read ({_reason(error)})"
+                    ) from error
+                problems[step] = error
+                continue
+            self._clear_away(problems)
+            return state
+        for problem in problems.values():
+            if isinstance(problem, UserError):  # other shapes, and no other one has those wanted
+                raise problem
+        if not steps:
+            self._clear_away({})
+            return None
+        for step, problem in problems.items():
+            self._tell(f"checkpoint {step} is damaged and passed over ({_reason(problem)})")
+        raise UserError(
+            f"{self.run} holds checkpoints {sorted(steps)}, but none is whole; "
+            f"remove {self.run / FOLDER} to train from the start"
+        )
 
     @property
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, in order."""
-        return sorted(self._manager.all_steps())
+        found = self._folder.glob("[0-9]*")
+        return sorted(int(p.name) for p in found if p.name.isdecimal() and p.is_dir())
+
+    @property
+    def last_good(self) -> str:
+        """Which checkpoint is the newest, as the end of a message."""
+        steps = self.steps
+        if not steps:
+            return "no checkpoint was saved before"
+        return f"the last good checkpoint is step {steps[-1]}"
 
     def close(self) -> None:
         """Waits for the writer and lets go of the directory."""
-        self._manager.close()
+        try:
+            self._settle()
+        finally:
+            if "_thread" in self.__dict__:
+                self._thread.shutdown()
+                with suppress(Exception):  # orbax repeats the errors that were raised before
+                    self._writer.close()
+
+    @cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        """Waits for the writer beside the training, and removes what is no longer kept."""
+        return ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+
+    @cached_property
+    def _writer(self) -> ocp.AsyncCheckpointer:
+        # Folders are made in the caller's thread, which fails at once where they cannot be; of one
+        # made beside them, orbax's writers would wait for five minutes.
+        options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(async_options=options),
+            state=ocp.StandardCheckpointHandler(),
+            meta=ocp.JsonCheckpointHandler(),
+            metrics=ocp.JsonCheckpointHandler("metrics"),
+        )
+        return ocp.AsyncCheckpointer(handler, async_options=options)
+
+    def _settle(self) -> None:
+        """Waits for the last write and raises what it met."""
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+    def _finish(self) -> None:
+        self._writer.wait_until_finished()
+        self._prune()
+
+    def _prune(self) -> None:
+        """Removes all but the newest ones and the best one."""
+        steps = self.steps
+        if jax.process_index() or not steps:
+            return
+        best = max(steps, key=lambda step: (self._score(step), step))
+        for step in steps[: -self._keep]:
+            if step != best:
+                _remove(self._folder / str(step))
+
+    def _clear_away(self, problems: dict[int, Exception]) -> None:
+        """Tells of damaged checkpoints; where the run goes on, sets them aside, so that their steps
+        are free again, and removes what a crash left over."""
+        set_aside = self._train and jax.process_index() == 0
+        for step, error in problems.items():
+            done = "passed over"
+            if set_aside:
+                aside = _unused(self._folder / f"{step}{DAMAGED}")
+                self._guarded(partial((self._folder / str(step)).rename, aside))
+                done = f"set aside as {FOLDER}/{aside.name}"
+            self._tell(f"checkpoint {step} is damaged and {done} ({_reason(error)})")
+        if set_aside:
+            for part in (*self._folder.glob(f"*{_GONE}"), *self._folder.glob("*.orbax-*tmp*")):
+                shutil.rmtree(part, ignore_errors=True)
+
+    def _facts(self, step: int) -> list[dict[str, Any]]:
+        """What is known of a checkpoint, by those of its two copies that are whole."""
+        found = []
+        for name in _FACTS:
+            try:
+                facts = unsealed((self._folder / str(step) / name).read_bytes())
+                found.append({"score": float(facts["score"]), "print": int(facts["fingerprint"])})
+            except PermissionError:
+                raise
+            except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                continue
+        return found
+
+    def _score(self, step: int) -> float:
+        """What a checkpoint was judged with; minus infinity where that cannot be read."""
+        record = self._folder / str(step) / _SCORE
+        try:
+            if has_record(record):
+                score = float(read_record(record, self._tell)["score"])
+            else:
+                score = self._facts(step)[0]["score"]
+        except (UserError, OSError, LookupError, TypeError, ValueError):
+            return -math.inf
+        return score if math.isfinite(score) else -math.inf
 
     def _read(self, step: int, like: State) -> State:
-        stored = self._manager.item_metadata(step)["state"]
-        _check_shapes(self.run, stored.tree, _plain(like))
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(like))
-        item = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()
-            ),
-        )
-        leaves = [item["state"][name] for name in _plain(like)]
+        facts, place = self._facts(step), self._folder / str(step) / "state"
+        if not facts:
+            raise ValueError("its fingerprint cannot be read")
+        wanted = _plain(like)
+        _check_shapes(self.run, self._reader.metadata(place).tree, wanted)
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
+        stored = self._reader.restore(place, args=ocp.args.StandardRestore(target))
+        leaves = [stored[name] for name in wanted]
         state: State = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        if int(fingerprint(state)) != item["meta"]["fingerprint"]:
+        if int(fingerprint(state)) not in [known["print"] for known in facts]:
             raise ValueError("its numbers are not those that were saved")
+        if int(state.step) != step:
+            raise ValueError(f"it is the state after step {int(state.step)}")
         return state
 
-    def _guarded(self, step: int | None, write: Callable[[], Any]) -> None:
+    def _guarded(self, write: Callable[[], Any]) -> None:
         try:
             write()
         except Exception as error:
-            kept = [s for s in self.steps if s != step]
-            last = f"the last good one is step {kept[-1]}" if kept else "there is none before it"
-            reason = str(error).splitlines()[0][:200]
             raise UserError(
-                f"cannot write a checkpoint to {self.run} ({reason}); {last}; "
-                "free space there or choose another --dir"
+                f"cannot write a checkpoint to {self.run} ({_reason(error)}); {self.last_good}; "
+                "make room there, or the right to write, or choose another --dir"
             ) from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """False where the checkpoint may be whole, and memory or the right to read it is missing."""
+    missing = isinstance(error, MemoryError | PermissionError | jax.errors.JaxRuntimeError)
+    return not missing and "PERMISSION_DENIED" not in str(error)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).split(". ")[0].splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+def _remove(place: Path) -> None:
+    """Removes a checkpoint; it counts no longer before the first of its files is gone."""
+    gone = _unused(place.with_name(place.name + _GONE))
+    place.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _unused(place: Path) -> Path:
+    """The path itself, or with the first number after it that is free."""
+    number, free = 1, place
+    while free.exists():
+        number += 1
+        free = place.with_name(f"{place.name}{number}")
+    return free
+
+
+def not_finite(state: State) -> str | None:
+    """The first array of a state that holds an infinity or a NaN where none belongs; None without.
+
+    Sums of metrics are left out: some metric may have no value.
+    """
+    arrays = {
+        name: leaf
+        for name, leaf in _plain(state._replace(totals={})).items()
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    }
+    finite = jax.device_get(_finite(list(arrays.values())))
+    return next((name for name, good in zip(arrays, finite, strict=True) if not good), None)
+
+
+@jax.jit
+def _finite(arrays: list[Array]) -> Array:
+    return jnp.array([jnp.all(jnp.isfinite(array)) for array in arrays], bool)
 
 
 @jax.jit

@@ -1,6 +1,5 @@
 """The run directory: whose it is, and what its numbers depend on."""
 
-import json
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -9,8 +8,10 @@ import jax
 
 from jaxcl.errors import UserError
 from jaxcl.experiment import CONFIG, Experiment, differences, save_config
+from jaxcl.records import COPIES, PART, has_record, read_record, write_record
 from jaxcl.training.checkpoints import FOLDER
 from jaxcl.training.logs import read_metrics
+from jaxcl.training.ownership import LOCK
 
 VERSIONS = "versions.json"
 DATA = "data"
@@ -22,8 +23,8 @@ def check_free(run: Path, experiment: Experiment) -> None:
 
     One in which nothing was trained yet is free.
     """
-    if (run / CONFIG).exists():
-        changed = differences(run, experiment, data_known=DATA in _versions(run))
+    if has_record(run / CONFIG):
+        changed = differences(run, experiment, data_known=DATA in read_versions(run))
         if changed and (read_metrics(run) or any((run / FOLDER).glob("[0-9]*"))):
             name, (old, new) = next(iter(changed.items()))
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
@@ -31,8 +32,13 @@ def check_free(run: Path, experiment: Experiment) -> None:
                 f"{run} holds a run with {name}={old}, not {new}{more}; "
                 "use another --dir, or remove it"
             )
-    elif run.is_file() or (run.is_dir() and any(run.iterdir())):
+    elif run.is_file() or (run.is_dir() and any(not _left_over(path) for path in run.iterdir())):
         raise UserError(f"{run} exists and holds no run; use another --dir")
+
+
+def _left_over(path: Path) -> bool:
+    """Whether a file may be all there is of a run that was killed before its first step."""
+    return path.name in (LOCK, COPIES) or path.name.endswith(PART)
 
 
 def check_data(run: Path, title: str, data: str, *, may_change: bool) -> None:
@@ -44,7 +50,7 @@ def check_data(run: Path, title: str, data: str, *, may_change: bool) -> None:
       data: their fingerprint.
       may_change: someone allowed it.
     """
-    known = _versions(run).get(DATA, data)
+    known = read_versions(run).get(DATA, data)
     if known != data and not may_change and any((run / FOLDER).glob("[0-9]*")):
         raise UserError(
             f"{run} began with other data than {title} holds now ({known}; now {data}: names, "
@@ -54,19 +60,22 @@ def check_data(run: Path, title: str, data: str, *, may_change: bool) -> None:
 
 
 def claim(run: Path, experiment: Experiment, data: str) -> None:
-    """Makes the directory this experiment's: called when its first step can be taken."""
-    run.mkdir(parents=True, exist_ok=True)
+    """Makes a directory that is there this experiment's: called when its first step can be taken.
+
+    Raises:
+      UserError: it cannot be written to.
+    """
     save_config(experiment, run)
-    (run / VERSIONS).write_text(json.dumps(versions() | {DATA: data}, indent=1) + "\n")
+    write_record(run / VERSIONS, versions() | {DATA: data})
 
 
-def _versions(run: Path) -> dict[str, str]:
-    """What `claim` kept; nothing where it is not there or cannot be read."""
-    try:
-        found = json.loads((run / VERSIONS).read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def read_versions(run: Path) -> dict[str, str]:
+    """What `claim` wrote of the versions; nothing where it is missing.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    return read_record(run / VERSIONS) if has_record(run / VERSIONS) else {}
 
 
 def versions() -> dict[str, str]:

@@ -1,19 +1,24 @@
 """What a run tells: lines of JSON, TensorBoard events, a progress bar or plain lines."""
 
 import json
+import logging
+import shutil
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from io import FileIO
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxcl.errors import need
+from jaxcl.errors import UserError, need
+from jaxcl.records import DAMAGED, write_whole, writing
 
 METRICS = "metrics.jsonl"
 WANDB = "wandb.id"
@@ -25,18 +30,69 @@ TIMES = ("seconds", *SPEEDS)
 """Fields of a row that depend on the clock; all others depend on seed and step alone."""
 
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The rows written so far; a last line cut short by a crash is left out."""
-    path = run / METRICS
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+_CHECK = "crc"
+"""Field of a stored row: CRC-32 of its other fields as JSON. Rows of earlier versions have none."""
+
+
+def read_metrics(run: Path, tell: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    """The rows written so far; a last line cut short by a crash is left out.
+
+    Args:
+      run: the run directory.
+      tell: called with a line where other rows are damaged, which are left out too; None: a warning
+        of `logging`.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    tell = tell or logging.getLogger(__name__).warning
+    rows, damaged = _rows(run / METRICS)
+    if damaged:
+        tell(_told(run, damaged))
     return rows
+
+
+def _told(run: Path, damaged: list[int]) -> str:
+    return (
+        f"{run / METRICS}: {len(damaged)} rows are damaged and left out (first: line {damaged[0]})"
+    )
+
+
+def _rows(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The whole rows, and the numbers of the lines that are damaged."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    found = [(number, _row(line)) for number, line in enumerate(lines, 1)]
+    # What follows the last end of a line is nothing, or a row that a crash cut short.
+    damaged = [number for number, row in found[:-1] if row is None]
+    return [row for _, row in found if row is not None], damaged
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """A row without its check; None where it is none, or not as it was written."""
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict):
+        return None
+    check = row.pop(_CHECK, None)
+    whole = check is None or check == _sum(row)
+    kind, step, *values = (row.get("kind"), row.get("step"), *row.values())
+    plain = all(isinstance(value, int | float | str) for value in values)
+    return row if whole and plain and isinstance(kind, str) and type(step) is int else None
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps({**row, _CHECK: _sum(row)}).encode() + b"\n"
+
+
+def _sum(row: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(row).encode())
 
 
 class Log:
@@ -68,24 +124,35 @@ class Log:
             need("tensorboardX", "train.tensorboard=True", "or set train.tensorboard=False")
         self._run, self._main, self._asked = run, main, (tensorboard, wandb)
         self._config = config or {}
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
         self._events: Any = None
         self._wandb: Any = None
 
-    def open(self, step: int) -> None:
-        """Goes on after so many steps; later rows, from before a crash, are dropped."""
+    def open(self, step: int, tell: Callable[[str], None] = print) -> None:
+        """Goes on after so many steps; later rows, from before a crash, are dropped.
+
+        Args:
+          step: steps taken.
+          tell: called with a line that the user should read.
+
+        Raises:
+          UserError: a file cannot be read or written.
+        """
         if not self._main:
             return
         run, (tensorboard, wandb) = self._run, self._asked
-        rows = [row for row in read_metrics(run) if row["step"] <= step]
-        part = run / f"{METRICS}.part"
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        part.replace(run / METRICS)
-        self._file = (run / METRICS).open("a")
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        rows, damaged = _rows(run / METRICS)
+        if damaged:
+            kept = run / f"{METRICS}{DAMAGED}"
+            with writing(kept):
+                shutil.copyfile(run / METRICS, kept)
+            tell(f"{_told(run, damaged)}; the file as it was is kept as {kept.name}")
+        write_whole(run / METRICS, b"".join(_line(row) for row in rows if row["step"] <= step))
+        with writing(run):
+            # Without a buffer nothing is left to write when the disk is full.
+            self._file = (run / METRICS).open("ab", buffering=0)
+            if tensorboard:
+                self._events = _Events(run / "tensorboard", step)
         if wandb:
             self._wandb = import_module("wandb").init(
                 project=wandb, dir=str(run), name=run.name, id=_wandb_id(run), resume="allow",
@@ -93,25 +160,61 @@ class Log:
             )  # fmt: skip
 
     def write(self, kind: str, step: int, row: dict[str, float]) -> None:
-        """Adds a row; `kind` is "train" for the batches since the last one, "eval" for held-out."""
+        """Adds a row; `kind` is "train" for the batches since the last one, "eval" for held-out.
+
+        Raises:
+          UserError: it cannot be written.
+        """
         if self._file is None:
             return
-        self._file.write(json.dumps({"kind": kind, "step": step, **row}) + "\n")
-        self._file.flush()
         named = {f"{kind}/{name}": value for name, value in row.items()}
+        with writing(self._run / METRICS):
+            line = memoryview(_line({"kind": kind, "step": step, **row}))
+            while line:  # a disk that is nearly full takes a part of it
+                line = line[self._file.write(line) :]
         if self._events:
-            for name, value in named.items():
-                self._events.add_scalar(name, value, step)
+            with writing(self._run / "tensorboard"):
+                self._events.write(named, step)
         if self._wandb:
             self._wandb.log(named, step=step)
 
     def close(self) -> None:
-        """Flushes everything."""
+        """Lets go of the files."""
         for sink in (self._file, self._events):
             if sink:
-                sink.close()
+                with writing(self._run):
+                    sink.close()
         if self._wandb:
             self._wandb.finish()
+
+
+class _Events:
+    """TensorBoard's events, written in the caller's thread: tensorboardX's own writer has a thread
+    that dies of a full disk, and then waits for it for ever."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        folder.mkdir(exist_ok=True)
+        self._event, self._scalar = Event, scalar
+        self._file = EventsWriter(str(folder / "events"))
+        # Events of later steps, from before a crash, are not shown.
+        start = SessionLog(status=SessionLog.START)
+        self._file.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+        self._file.flush()
+
+    def write(self, row: dict[str, float], step: int) -> None:
+        """Adds a scalar per field."""
+        for name, value in row.items():
+            event = self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
+            self._file.write_event(event)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
 
 
 class Display:
@@ -172,7 +275,7 @@ def _wandb_id(run: Path) -> str:
     """The same at every start of a run, wherever its directory lies."""
     path = run / WANDB
     if not path.exists():
-        path.write_text(uuid.uuid4().hex[:16])
+        write_whole(path, uuid.uuid4().hex[:16])
     return path.read_text().strip()
 
 

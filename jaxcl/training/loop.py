@@ -1,7 +1,8 @@
 """The training loop: the same for every method, on one device or many.
 
-    restore -> for each epoch: on_epoch -> compiled steps -> log lines -> evaluation -> checkpoint
+    restore -> for each epoch: on_epoch -> compiled steps -> log lines -> checkpoint -> evaluation
 
+A checkpoint is written before the evaluation, which a run that was stopped in between makes up for.
 Calls of the compiled step start at places that depend on the step number alone, so that a run
 that was stopped goes on through the very same programs.
 """
@@ -9,6 +10,8 @@ that was stopped goes on through the very same programs.
 import math
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,13 +29,15 @@ from jaxcl.evaluate.features import Embedder
 from jaxcl.experiment import Experiment, check, flatten, to_json
 from jaxcl.methods import Batch, Represent
 from jaxcl.places import settled
+from jaxcl.records import Unwritable, writing
 from jaxcl.run import save_shapes
 from jaxcl.scale import data_mesh, replicated
 from jaxcl.training.beginning import begun
-from jaxcl.training.checkpoints import Checkpoints
+from jaxcl.training.checkpoints import UNJUDGED, Checkpoints, not_finite
 from jaxcl.training.directory import check_data, check_free, claim
-from jaxcl.training.logs import Display, Log
+from jaxcl.training.logs import Display, Log, read_metrics
 from jaxcl.training.monitors import COLLAPSED
+from jaxcl.training.ownership import owning
 from jaxcl.training.probe import Judge, Watched
 from jaxcl.training.signals import Stop, stop_signals
 from jaxcl.training.state import State
@@ -41,9 +46,6 @@ from jaxcl.typing import PyTree
 
 AHEAD = 2
 """Compiled calls that may wait on the device while the host prepares the next."""
-
-UNJUDGED = -101.0
-"""Score of a checkpoint that was not evaluated: below any correlation in percent."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +69,41 @@ def fit(experiment: Experiment, run: str | Path | None = None) -> Outcome:
       run: run directory; `experiment.train.dir` if None.
 
     Raises:
-      UserError: the experiment cannot run, the directory holds another one, a checkpoint cannot be
-        written, or the loss is not finite.
+      UserError: the experiment cannot run, the directory holds another one, is in use or cannot be
+        written to, or numbers are not finite.
     """
     run = Path(run or experiment.train.dir or "runs/run")
     experiment = settled(experiment)
     check(experiment)
-    check_free(run, experiment)
-    mesh = data_mesh(experiment.train.devices)
-    with jax.set_mesh(mesh):
-        return _Run(experiment, run, mesh).go()
+    with owning(run, main=jax.process_index() == 0) as still_owned:
+        check_free(run, experiment)
+        mesh = data_mesh(experiment.train.devices)
+        with jax.set_mesh(mesh):
+            return _Run(experiment, run, mesh, still_owned).go()
+
+
+@contextmanager
+def _closing(*closers: Callable[[], None]) -> Iterator[None]:
+    """Calls these at the end; after an error, what they meet does not take its place."""
+    try:
+        yield
+    except BaseException:
+        for close in closers:
+            with suppress(Exception):
+                close()
+        raise
+    for close in closers:
+        close()
 
 
 class _Run:
     """One call of `fit`: what its parts share."""
 
-    def __init__(self, experiment: Experiment, run: Path, mesh: Mesh) -> None:
+    def __init__(
+        self, experiment: Experiment, run: Path, mesh: Mesh, still_owned: Callable[[], None]
+    ) -> None:
         self.experiment, self.run, self.mesh = experiment, run, mesh
+        self.still_owned, self.begun = still_owned, False
         self.main = jax.process_index() == 0
         self.unit = experiment.data.unit
         self.examples = experiment.data.split("train")
@@ -120,8 +140,10 @@ class _Run:
 
     def go(self) -> Outcome:
         experiment, notes = self.experiment, list[str]()
-        self.checkpoints = Checkpoints(self.run, keep=experiment.train.keep, tell=notes.append)
-        try:
+        self.checkpoints = Checkpoints(
+            self.run, keep=experiment.train.keep, tell=notes.append, train=True
+        )
+        with _closing(self.checkpoints.close, self.feed.close):
             if not self.checkpoints.steps:
                 experiment.method.check_start()
             first = self.feed.inputs(0, 1)
@@ -140,35 +162,40 @@ class _Run:
             self.display = Display(self.total, step, self.main)
             for note in notes:
                 self.display.tell(note)
-            try:
+            with _closing(self.display.close, self.log.close):
                 if step < self.total:
                     self._describe(state, step)
-                with stop_signals() as stop:
-                    state = self._train(state, step, stop)
-            finally:
-                self.display.close()
-                self.log.close()
+                try:
+                    with stop_signals() as stop:
+                        state = self._train(state, step, stop)
+                except Unwritable as error:
+                    raise UserError(f"{error}; {self.checkpoints.last_good}") from error
             return Outcome(self.run, state, int(state.step) >= self.total)
-        finally:
-            self.checkpoints.close()
-            self.feed.close()
 
     def _begin(self, step: int) -> None:
-        """Makes the run directory: nothing is left that could be mistaken."""
+        """Makes the directory this run's, once its first step or evaluation can be made."""
+        if self.begun:
+            return
+        self.begun = True
+        self.still_owned()
         if self.main:
             claim(self.run, self.experiment, self.data)
             save_shapes(
                 self.run, batch=self.batch, classes=self.examples.classes,
                 steps_per_epoch=self.per_epoch, examples=len(self.examples),
             )  # fmt: skip
-            self.experiment.data.keep(self.run)
-        self.log.open(step)
+            with writing(self.run):
+                self.experiment.data.keep(self.run)
+        self.log.open(step, self.display.tell)
 
     def _train(self, state: State, step: int, stop: Stop) -> State:
         waiting: deque[Any] = deque()
         clock, first = time.monotonic(), step
         since = saved = first
-        notice = None
+        notice, score = None, UNJUDGED
+        if self._evaluation_missing(step):
+            self._begin(step)
+            self._evaluate(state, step, saved=True)
         while step < self.total and not stop.asked():
             if step % self.per_epoch == 0:
                 ready = self._on_epoch(state, step)
@@ -198,16 +225,17 @@ class _Run:
                     self.display.tell(str(told))
                     notice = told
             score = UNJUDGED
-            if self._evaluation_due(step):
-                paused = time.monotonic()
-                score = self._evaluate(state, step)
-                clock += time.monotonic() - paused
             if self._due(step, self.save_every):
                 self._save(state, step, score)
                 saved = step
+            if self._evaluation_due(step):
+                paused = time.monotonic()
+                score = self._evaluate(state, step, saved=saved == step)
+                clock += time.monotonic() - paused
         if saved != step:
-            self._save(state, step, UNJUDGED)
+            self._save(state, step, score)
         self.checkpoints.wait()
+        self.still_owned()
         if step < self.total:
             saved_at = f"after step {step:,} of {self.total:,} and saved; the same command goes on"
             where = f"{saved_at} from here" if step else "before the first step"
@@ -275,8 +303,9 @@ class _Run:
 
     def _log(self, state: State, step: int, clock: float, since: int) -> State:
         """Writes the means since the last line; the sums start again from zero."""
+        self.still_owned()
         if int(state.bad_step) >= 0:
-            self._not_finite(int(state.bad_step))
+            self._not_finite("the loss", int(state.bad_step))
         totals = {name: float(total) for name, total in jax.device_get(state.totals).items()}
         count = max(totals.pop("count"), 1.0)
         seconds = time.monotonic() - clock
@@ -295,12 +324,12 @@ class _Run:
         zeros = jax.tree.map(lambda total: np.zeros_like(total), state.totals)
         return state._replace(totals=jax.device_put(zeros, replicated(self.mesh)))
 
-    def _not_finite(self, step: int) -> None:
+    def _not_finite(self, name: str, step: int) -> None:
         self.checkpoints.wait()
         kept = self.checkpoints.steps
         last = f"the last good checkpoint, step {kept[-1]}, is kept" if kept else "none was saved"
         raise UserError(
-            f"the loss is not finite at step {step}; {last} in {self.run}; "
+            f"{name} is not finite at step {step}; {last} in {self.run}; "
             f"try a smaller optim.lr or a longer optim.warmup_epochs, in another --dir"
         )
 
@@ -326,18 +355,43 @@ class _Run:
         places = np.argsort(order)
         return features[places], labels[places]
 
-    def _evaluate(self, state: State, step: int) -> float:
+    def _evaluation_missing(self, step: int) -> bool:
+        """Whether the run was stopped after this step was saved and before it was evaluated."""
+        if not step or not self._evaluation_due(step):
+            return False
+        rows = read_metrics(self.run, lambda _: None)  # told when they are opened
+        return not any(row["kind"] == "eval" and row["step"] == step for row in rows)
+
+    def _evaluate(self, state: State, step: int, *, saved: bool) -> float:
         """Writes how good the features are now; returns what "best" means."""
         assert self.judge is not None
-        row = {"epoch": step / self.per_epoch} | self.judge(state)
+        try:
+            row = {"epoch": step / self.per_epoch} | self.judge(state)
+        except Exception as error:
+            if not saved:
+                self._save(state, step, UNJUDGED)
+            self.checkpoints.wait()
+            if not isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"{error}; the evaluation failed, and step {step} is saved: mend that, or go on "
+                "without evaluations by --probe.every 0 --probe.every-steps 0"
+            ) from error
+        score = row.get(self.experiment.probe.best, UNJUDGED)
+        score = score if math.isfinite(score) else UNJUDGED
+        if saved:  # before the row, by which a run that goes on knows that nothing is missing
+            self.checkpoints.judge(step, score)
         self.log.write("eval", step, row)
         self.display.show(step, row)
-        score = row.get(self.experiment.probe.best, UNJUDGED)
-        return score if math.isfinite(score) else UNJUDGED
+        return score
 
     def _save(self, state: State, step: int, score: float) -> None:
+        self.still_owned()
         if int(state.bad_step) >= 0:
-            self._not_finite(int(state.bad_step))
+            self._not_finite("the loss", int(state.bad_step))
+        name = not_finite(state)
+        if name is not None:
+            self._not_finite(name, step - 1)
         self.checkpoints.save(state, score=score)
 
     def _describe(self, state: State, step: int) -> None:

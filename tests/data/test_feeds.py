@@ -4,6 +4,9 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -147,6 +150,45 @@ def test_worker_processes_change_nothing(files: Files, write_zip: Write, mesh: M
         assert feed.report() == report
         assert report["unreadable"] == 1
     assert not multiprocessing.active_children()
+
+
+PARENT = """
+import multiprocessing, time
+from jaxcl.data.streamed import _start_worker
+
+def work():
+    _start_worker(0, 1)
+    time.sleep(600)
+
+worker = multiprocessing.get_context("fork").Process(target=work)
+worker.start()
+print(worker.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no list of processes")
+def test_worker_processes_end_with_a_parent_that_is_killed() -> None:
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-W", "ignore", "-c", PARENT]
+    environment = os.environ | {"PYTHONPATH": root}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        worker = Path("/proc") / parent.stdout.readline().decode().strip() / "stat"
+        assert worker.exists()
+        parent.kill()
+    until = time.monotonic() + 30
+    while not _ended(worker) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert _ended(worker)
+
+
+def _ended(process: Path) -> bool:
+    """Gone, or waiting for someone to ask how it ended."""
+    try:
+        return process.read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def test_each_device_picks_its_own_rows(files: Files, write_zip: Write, mesh: Meshes) -> None:

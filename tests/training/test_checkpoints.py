@@ -1,15 +1,21 @@
 import errno
 import gc
+import os
 import random
+import shutil
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
+from etils import epath
 
 from jaxcl import UserError
-from jaxcl.training.checkpoints import FOLDER, Checkpoints, fingerprint
+from jaxcl.training.checkpoints import FOLDER, Checkpoints, fingerprint, not_finite
 from jaxcl.training.state import State
 
 # When one array cannot be read, orbax leaves its readers of the others unfinished; `restored`
@@ -32,20 +38,27 @@ def state(step, width=3):
     )
 
 
-@pytest.fixture
-def saved(tmp_path):
-    """Checkpoints of steps 1 to 4, of which 2 is the best; two newest are kept."""
-    checkpoints = Checkpoints(tmp_path, keep=2)
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory):
+    run = tmp_path_factory.mktemp("saved")
+    checkpoints = Checkpoints(run, keep=2)
     for step, score in [(1, 10.0), (2, 90.0), (3, 20.0), (4, 30.0)]:
         checkpoints.save(state(step), score=score)
     checkpoints.wait()
     checkpoints.close()
+    return run
+
+
+@pytest.fixture
+def saved(saved_once, tmp_path):
+    """Checkpoints of steps 1 to 4, of which 2 is the best; two newest are kept."""
+    shutil.copytree(saved_once, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-def restored(run, like=None, **options):
+def restored(run, like=None, train=False, **options):
     told = []
-    checkpoints = Checkpoints(run, tell=told.append)
+    checkpoints = Checkpoints(run, tell=told.append, train=train)
     try:
         return checkpoints.restore(state(0) if like is None else like, **options), told
     finally:
@@ -119,16 +132,135 @@ def test_the_state_may_be_overwritten_while_it_is_being_written(tmp_path):
     assert tiny.same_bits(restored(tmp_path)[0], state(7))
 
 
-def test_a_full_disk_is_told_with_the_last_good_checkpoint(saved, monkeypatch):
-    checkpoints = Checkpoints(saved)
+@pytest.mark.parametrize("cause", [errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("first", ["mkdir", "write_text"])
+def test_a_disk_that_refuses_is_told_at_once_with_the_last_good_checkpoint(
+    saved, monkeypatch, cause, first
+):
+    """Whether the folder cannot be made or a file in it cannot be written; no thread waits."""
+    reason = os.strerror(cause)
+    checkpoints, start = Checkpoints(saved), time.monotonic()
 
-    def full(*_arguments, **_options):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def refuse(*_arguments, **_options):
+        raise OSError(cause, reason)
 
-    monkeypatch.setattr(checkpoints._manager, "save", full)
-    with pytest.raises(UserError, match=r"No space left on device.*the last good one is step 4"):
+    monkeypatch.setattr(type(epath.Path()), first, refuse)
+    with pytest.raises(UserError, match=rf"{reason}.*the last good checkpoint is step 4"):
         checkpoints.save(state(5), score=0.0)
+        checkpoints.wait()
     checkpoints.close()
+    assert time.monotonic() - start < 60
+    assert not [t for t in threading.enumerate() if "async_save" in t.name]
+    monkeypatch.undo()
+    assert tiny.same_bits(restored(saved)[0], state(4))
+
+
+def test_training_goes_on_over_the_step_of_a_damaged_checkpoint(saved):
+    largest_file(saved, 4).write_bytes(b"")
+    found, told = restored(saved, train=True)
+    assert tiny.same_bits(found, state(3))
+    assert told[0].startswith("checkpoint 4 is damaged and set aside as checkpoints/4.damaged")
+    checkpoints = Checkpoints(saved, train=True)
+    checkpoints.save(state(4), score=95.0)
+    checkpoints.wait()
+    checkpoints.close()
+    assert tiny.same_bits(restored(saved)[0], state(4))
+    assert tiny.same_bits(restored(saved, best=True)[0], state(4))
+    assert (saved / FOLDER / "4.damaged").is_dir()
+
+
+def test_reading_a_run_moves_nothing(saved):
+    largest_file(saved, 4).write_bytes(b"")
+    before = sorted(saved.rglob("*"))
+    restored(saved)
+    assert sorted(saved.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["meta/metadata", "metrics/metrics"])
+@pytest.mark.parametrize("content", [b"", b"\xff{", b"[1]", b'{"score": null}', None])
+def test_one_bad_byte_beside_the_numbers_costs_nothing(saved, name, content):
+    """Score and fingerprint are kept twice."""
+    file = saved / FOLDER / "4" / name
+    if content is None:
+        content = file.read_bytes().replace(b"30.0", b"99.0")
+    file.write_bytes(content)
+    assert tiny.same_bits(restored(saved)[0], state(4))
+    assert tiny.same_bits(restored(saved, best=True)[0], state(2))
+
+
+@pytest.mark.parametrize(
+    "name", ["_CHECKPOINT_METADATA", "state/_METADATA", "state/_sharding", "state/manifest.ocdbt"]
+)
+@pytest.mark.parametrize("change", ["flip", "cut"])
+def test_damage_in_any_small_file_costs_one_checkpoint_at_most(saved, name, change):
+    file = saved / FOLDER / "4" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    file.write_bytes(content if change == "flip" else b"")
+    found, _ = restored(saved, train=True)
+    assert tiny.same_bits(found, state(4)) or tiny.same_bits(found, state(3))
+
+
+def test_a_half_removed_checkpoint_is_passed_over(saved):
+    """As a kill left it while an earlier version removed it, file by file."""
+    shutil.rmtree(saved / FOLDER / "2" / "metrics")
+    shutil.rmtree(saved / FOLDER / "2" / "meta")
+    for best in (False, True):
+        assert tiny.same_bits(restored(saved, best=best)[0], state(4))
+
+
+def test_a_kill_between_removing_two_files_leaves_no_checkpoint(saved, monkeypatch):
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    checkpoints = Checkpoints(saved, keep=1)
+    checkpoints.wait()
+    assert checkpoints.steps == [2, 4]
+    checkpoints.close()
+    monkeypatch.undo()
+    assert (saved / FOLDER / "3.removed").is_dir()
+    restored(saved, train=True)
+    assert sorted(p.name for p in (saved / FOLDER).iterdir()) == ["2", "4"]
+
+
+def test_a_score_may_come_after_the_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step, score in [(1, 10.0), (2, 90.0), (3, 20.0)]:
+        checkpoints.save(state(step))
+        checkpoints.judge(step, score)
+    checkpoints.wait()
+    assert checkpoints.steps == [2, 3]
+    checkpoints.close()
+    assert tiny.same_bits(restored(tmp_path, best=True)[0], state(2))
+
+
+def test_none_whole_is_not_set_aside(saved):
+    """Or the next start would begin anew without a word."""
+    for step in (2, 3, 4):
+        largest_file(saved, step).write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"holds checkpoints \[2, 3, 4\], but none is whole"):
+            restored(saved, train=True)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), PermissionError(13, "Permission denied")])
+def test_what_cannot_be_read_now_is_not_damaged(saved, monkeypatch, error):
+    """Training from an older one would lose what came since."""
+
+    def refuse(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", refuse)
+    with pytest.raises(UserError, match=r"checkpoint 4 of .* cannot be read"):
+        restored(saved, train=True)
+    assert (saved / FOLDER / "4").is_dir()
+
+
+def test_what_is_not_finite_is_named():
+    assert not_finite(state(1)) is None
+    bad = state(1)._replace(totals={"loss": jnp.array(jnp.nan)}, key=jnp.arange(2))
+    assert not_finite(bad) is None
+    moments = {"all": {"mu": jnp.array([0.0, jnp.inf])}}
+    assert not_finite(bad._replace(optim=moments)) == "optim.all.mu"
+    assert not_finite(bad._replace(memory={"queue": jnp.array([jnp.nan])})) == "memory.queue"
 
 
 def test_fingerprint_sees_every_change_and_no_device():

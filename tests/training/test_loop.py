@@ -1,14 +1,18 @@
 """What a run tells, what it keeps, and how it ends when something is wrong."""
 
+import errno
 import importlib.machinery
 import io
 import json
 import re
+import shutil
 import signal
 import sys
 import threading
 import types
 from dataclasses import dataclass, replace
+from io import FileIO
+from pathlib import Path
 from typing import ClassVar
 
 import cv2
@@ -23,9 +27,13 @@ from jaxcl import UserError, fit, load
 from jaxcl.data import Images
 from jaxcl.experiment import differences
 from jaxcl.methods import Aux, Method, Phase, SimCLR
+from jaxcl.programs.answers import answered
 from jaxcl.training import SGD, AdamW, Probe
+from jaxcl.training.checkpoints import Checkpoints, not_finite
 from jaxcl.training.directory import check_free, claim
+from jaxcl.training.judge import Neighbours
 from jaxcl.training.logs import Display, Log, duration, read_metrics
+from jaxcl.training.ownership import owning
 from jaxcl.training.probe import init_probe, probe_transform, train_probe
 from jaxcl.training.step import Trainer
 
@@ -89,7 +97,6 @@ def test_what_is_told_before_and_while_it_trains(tmp_path, capsys):
         r"negatives per anchor  62",
         r"steps                 5 = 1 epochs x 5",
         r"learning rate         0.5 x 32 / 256 = 0.0625 after 0.2 epochs",
-        r"data                  train: 160 images, 10 classes, resident",
     ):
         assert line in told
     assert "parameters            encoder 0.00127 M" in told
@@ -147,10 +154,12 @@ class Interrupted(SimCLR):
     """Ctrl-C is pressed between epochs, where `presses` says so."""
 
     presses: ClassVar[list[bool]] = []
+    times: ClassVar[list[int]] = [1]
 
     def on_epoch(self, embed, memory, key):
         if self.presses and self.presses.pop(0):
-            signal.raise_signal(signal.SIGINT)
+            for _ in range(self.times[0]):
+                signal.raise_signal(signal.SIGINT)
         return memory
 
 
@@ -217,6 +226,23 @@ def test_a_directory_where_nothing_was_trained_is_free(tmp_path):
         check_free(tmp_path, SHORT)
 
 
+def test_what_a_killed_start_leaves_is_no_hindrance(tmp_path):
+    """Killed between making the directory and writing its config."""
+    (tmp_path / ".lock").write_text("")
+    (tmp_path / "config.json.part").write_text('{"class": ')
+    (tmp_path / ".copies").mkdir()
+    (tmp_path / ".copies" / "config.json.part").write_text("")
+    check_free(tmp_path, SHORT)
+    claim(tmp_path, SHORT, "")
+    (tmp_path / "config.json").unlink()
+    check_free(tmp_path, SHORT)
+    (tmp_path / "notes.txt").write_text("mine")
+    shutil.rmtree(tmp_path / ".copies")
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="exists and holds no run"):
+        check_free(tmp_path, SHORT)
+
+
 def test_how_a_run_runs_may_change(tmp_path):
     fit(SHORT, tmp_path)
     assert fit(
@@ -251,6 +277,155 @@ def test_a_cut_last_line_of_the_log_is_dropped(tmp_path):
     whole = read_metrics(tmp_path)
     path.write_text(path.read_text() + '{"kind": "train", "st')
     assert read_metrics(tmp_path) == whole
+
+
+def test_a_damaged_row_of_the_log_costs_itself_alone(tmp_path, capsys):
+    """A bad byte, no text, no step, another number: told, left out, kept beside on going on."""
+    log = Log(tmp_path, tensorboard=False)
+    log.open(0)
+    for step in range(1, 8):
+        log.write("train", step, {"loss": step / 10})
+    log.close()
+    whole, path = read_metrics(tmp_path), tmp_path / "metrics.jsonl"
+    assert [row["loss"] for row in whole] == [step / 10 for step in range(1, 8)]
+    lines = path.read_bytes().split(b"\n")
+    lines[1] = lines[1][:9] + b"\xff" + lines[1][10:]
+    lines[2] = b'{"kind": "train", "loss": 1.0}'
+    lines[3] = lines[3].replace(b"0.4", b"0.9")
+    lines[4] = b"[1, 2]"
+    path.write_bytes(b"\n".join(lines))
+    told = []
+    kept = [whole[0], *whole[5:]]
+    assert read_metrics(tmp_path, told.append) == kept
+    assert told == [f"{path}: 4 rows are damaged and left out (first: line 2)"]
+    damaged = path.read_bytes()
+    log = Log(tmp_path, tensorboard=False)
+    log.open(6, told.append)
+    log.close()
+    assert "4 rows are damaged" in told[1] and "kept as metrics.jsonl.damaged" in told[1]
+    assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == damaged
+    assert read_metrics(tmp_path, told.append) == kept[:2] and len(told) == 2
+
+
+def test_rows_of_an_earlier_version_are_read(tmp_path):
+    row = {"kind": "train", "step": 3, "loss": 1.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_metrics(tmp_path) == [row]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_log_is_one_line_and_no_thread_waits(tmp_path):
+    log = Log(tmp_path, tensorboard=False)
+    log.open(0)
+    log._file.close()
+    log._file = FileIO("/dev/full", "a")
+    with pytest.raises(UserError, match=r"cannot write .*metrics.jsonl \(No space left on device"):
+        log.write("train", 1, {"loss": 1.0})
+    log.close()
+
+
+def test_a_full_disk_under_tensorboard_is_one_line_and_no_thread_waits(tmp_path, monkeypatch):
+    log, threads = Log(tmp_path, tensorboard=True), threading.active_count()
+    log.open(0)
+    assert threading.active_count() == threads
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*_):
+        raise full
+
+    monkeypatch.setattr(log._events._file, "flush", refuse)
+    with pytest.raises(UserError, match=r"cannot write .*tensorboard \(No space left on device"):
+        log.write("train", 1, {"loss": 1.0})
+    monkeypatch.undo()
+    log.close()
+
+
+FAILING = "test: 9 of 80 images cannot be decoded, 11 % > data.max_bad=1 %"
+
+
+@pytest.mark.parametrize("save_every", [pytest.param(3, marks=pytest.mark.extended), 5])
+def test_an_evaluation_that_fails_costs_nothing(tmp_path, monkeypatch, save_every):
+    """Whether a checkpoint was due then or not; the next start makes up for the evaluation."""
+    experiment = tiny.with_("optim", epochs=2)
+    experiment = replace(experiment, train=replace(experiment.train, save_every=save_every))
+    fit(experiment, tmp_path / "whole")
+    judge = Neighbours.__call__
+    with monkeypatch.context() as patch:
+
+        def fail(self, state):
+            raise UserError(FAILING)
+
+        patch.setattr(Neighbours, "__call__", fail)
+        words = "max_bad=1 %; the evaluation failed, and step 5 is saved: mend that, or go on"
+        with pytest.raises(UserError, match=words):
+            fit(experiment, tmp_path / "run")
+        off = replace(experiment, probe=replace(experiment.probe, every=0))
+        assert differences(tmp_path / "run", off) == {}  # so what the message advises is accepted
+        assert Checkpoints(tmp_path / "run").steps[-1] == 5
+
+        def leave(self, state):  # as if it was killed there
+            raise KeyboardInterrupt
+
+        patch.setattr(Neighbours, "__call__", leave)
+        with pytest.raises(KeyboardInterrupt):
+            fit(experiment, tmp_path / "run")
+    assert Neighbours.__call__ is judge
+    assert fit(experiment, tmp_path / "run").finished
+    whole, run = (tiny.untimed(read_metrics(tmp_path / name)) for name in ("whole", "run"))
+    assert run == whole
+    assert tiny.same_bits(*(load(tmp_path / name).state for name in ("whole", "run")))
+    assert tiny.same_bits(*(load(tmp_path / name, best=True).state for name in ("whole", "run")))
+
+
+@dataclass(frozen=True)
+class Removing(SimCLR):
+    """Someone removes the run directory after the first epoch."""
+
+    runs: ClassVar[list[Path]] = []
+
+    def on_epoch(self, embed, memory, key):
+        if self.runs and (self.runs[0] / "checkpoints" / "5").exists():
+            shutil.rmtree(self.runs.pop())
+        return memory
+
+
+def test_a_directory_that_is_removed_while_it_trains_is_an_error(tmp_path):
+    Removing.runs[:] = [tmp_path / "run"]
+    experiment = replace(tiny.with_("train", save_every=5), method=changed(Removing))
+    with pytest.raises(UserError, match="run was removed while it was trained in"):
+        fit(experiment, tmp_path / "run")
+    assert not Removing.runs
+
+
+def test_a_directory_that_another_one_trains_in_is_refused(tmp_path):
+    with owning(tmp_path), pytest.raises(UserError, match="is in use by process"):
+        fit(SHORT, tmp_path)
+
+
+def test_what_a_huge_step_leaves_is_not_kept_as_good(tmp_path):
+    """Its loss is that of the parameters before it."""
+    optim = SGD(lr=3e38, scaling="none", epochs=1, warmup_epochs=0.2, weight_decay=0.0)
+    experiment = replace(tiny.with_("train", save_every=1, log_every=1), optim=optim)
+    words = r"params\.\S+ is not finite at step [01]; (none was saved|the last good checkpoint)"
+    with pytest.raises(UserError, match=words):
+        fit(experiment, tmp_path / "run")
+    for step in Checkpoints(tmp_path / "run").steps:
+        assert not_finite(load(tmp_path / "run", at=step).state) is None
+
+
+def test_a_second_ctrl_c_is_one_line(tmp_path, capsys):
+    Interrupted.presses[:] = [True]
+    Interrupted.times[:] = [2]
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as left:
+            answered(lambda: fit(replace(SHORT, method=changed(Interrupted)), tmp_path / "run"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+        Interrupted.times[:] = [1]
+    assert left.value.code == 130
+    assert capsys.readouterr().err.endswith("\nstopped\n")
+    assert not (tmp_path / "run").exists()
 
 
 @dataclass(frozen=True)

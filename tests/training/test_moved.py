@@ -108,6 +108,7 @@ def test_weights_that_a_run_began_with_may_move_once_they_are_gone(tmp_path, mon
     Path("first.pth").write_bytes(b"")
     Path("second.pth").write_bytes(b"")
     run = tmp_path / "run"
+    run.mkdir()
     data = pictures(tmp_path / "data", count=1)
     claim(run, settled(of(data, start="first.pth")), "")
     (run / "checkpoints" / "5").mkdir(parents=True)
@@ -125,6 +126,7 @@ def test_weights_that_a_run_began_with_may_move_once_they_are_gone(tmp_path, mon
 def test_data_of_an_earlier_version_are_known_by_their_place(tmp_path):
     first, second = (pictures(tmp_path / name, count=1) for name in ("first", "second"))
     run = tmp_path / "run"
+    run.mkdir()
     claim(run, settled(of(first)), "2 examples, 0")
     (run / "checkpoints" / "5").mkdir(parents=True)
     check_free(run, settled(of(second)))
