@@ -132,6 +132,7 @@ def test_data_of_an_earlier_version_are_known_by_their_place(tmp_path):
     check_free(run, settled(of(second)))
     with pytest.raises(UserError, match="2 examples, 0; now 2 examples, 1"):
         check_data(run, "second", "2 examples, 1", may_change=False)
+    shutil.rmtree(run / ".copies")
     (run / "versions.json").write_text("{}")
     check_data(run, "second", "2 examples, 1", may_change=False)
     with pytest.raises(UserError, match=r"data.source.path=.*first, not .*second"):
