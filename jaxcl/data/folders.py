@@ -17,6 +17,7 @@ import numpy as np
 from jaxcl.data.examples import Examples, Source, SplitName, Subset, Unreadable, hold_out
 from jaxcl.data.pixels import EXTENSIONS, decode, header_size
 from jaxcl.errors import UserError
+from jaxcl.reading import open_regular, unpacked_limit
 from jaxcl.typing import Int, NumpyArray
 
 TEST_NAMES = ("test", "val", "validation")
@@ -233,7 +234,7 @@ class FolderFiles(Files):
 
     def _read(self, i: int, count: int) -> bytes:
         try:
-            with Path(self.folder, self.names[i]).open("rb") as file:
+            with open_regular(Path(self.folder, self.names[i])) as file:
                 return file.read(count)
         except OSError as error:
             raise Unreadable(self.names[i], error.strerror or str(error)) from error
@@ -276,7 +277,10 @@ class ZipFiles(Files):
         data = self._member(i, int(self._packed[i]))
         try:
             if self._method[i] == zipfile.ZIP_DEFLATED:
-                data = zlib.decompress(data, -zlib.MAX_WBITS)
+                packed, unpacker = len(data), zlib.decompressobj(-zlib.MAX_WBITS)
+                data = unpacker.decompress(data, unpacked_limit(packed))
+                if unpacker.unconsumed_tail:
+                    raise Unreadable(self.names[i], "unpacks to more than the limit")
         except zlib.error as error:
             raise Unreadable(self.names[i], f"damaged in the zip file ({error})") from error
         if zlib.crc32(data) != self._check[i]:

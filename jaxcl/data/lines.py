@@ -4,7 +4,6 @@ A batch is padded to the shortest of few lengths that holds its longest sentence
 it holds follows from seed and step, so its length does too, and each length is compiled once.
 """
 
-import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from jaxcl.data.order import batch_indices, steps_per_epoch
 from jaxcl.data.section import Arrays, Feed, Section
 from jaxcl.errors import UserError
 from jaxcl.options import short
+from jaxcl.reading import text_lines
 from jaxcl.tokens import (
     best_batch_tokens,
     padded,
@@ -117,10 +117,8 @@ class Text(Section):
                 f"data.tokenizer={place} holds no tokenizer.json; give the folder of a model of "
                 "transformers or sentence-transformers that has one"
             )
-        try:
-            return prepared(files["tokenizer.json"], self.max_length)
-        except ValueError as error:
-            raise UserError(f"data.tokenizer={place} is no tokenizer ({error})") from error
+        name = f"data.tokenizer={place}"
+        return prepared(files["tokenizer.json"], self.max_length, name=name)
 
 
 class Sentences:
@@ -210,14 +208,10 @@ def read_lines(place: str) -> Iterator[str]:
             "give one with --data"
         )
     for file in files:
-        try:
-            with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    text = _decoded(line, file, number)
-                    if text:
-                        yield text
-        except (gzip.BadGzipFile, EOFError) as error:
-            raise UserError(f"{file} is no whole gzip file ({error})") from error
+        for number, line in enumerate(text_lines(file), 1):
+            text = _decoded(line, file, number)
+            if text:
+                yield text
 
 
 def _decoded(line: bytes, file: Path, number: int) -> str:

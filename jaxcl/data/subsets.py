@@ -13,6 +13,7 @@ import numpy as np
 from jaxcl.data.examples import Examples, Subset
 from jaxcl.data.order import shuffled
 from jaxcl.errors import UserError
+from jaxcl.reading import reading
 from jaxcl.typing import Int, NumpyArray, UInt8
 
 _KEY = 0x6C6162656C73  # keeps this stream of numbers apart from the others
@@ -88,7 +89,8 @@ class Labels:
         path = Path(self.file).expanduser()
         if not path.is_file():
             raise UserError(f"data.labels.file={self.file} does not exist; give a list of names")
-        wanted = {line.strip() for line in path.read_text().splitlines() if line.strip()}
+        with reading(path):
+            wanted = {line.strip() for line in path.read_text().splitlines() if line.strip()}
         names = [examples.name(i) for i in range(len(examples))]
         short = [name.rpartition("/")[2] for name in names]
         rows = [i for i, pair in enumerate(zip(names, short, strict=True)) if wanted & {*pair}]

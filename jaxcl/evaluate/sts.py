@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxcl.errors import UserError
 from jaxcl.evaluate.geometry import alignment, uniformity
+from jaxcl.reading import reading
 from jaxcl.typing import Float, NumpyArray
 
 TASKS = {
@@ -191,7 +192,7 @@ def read_pairs(files: list[Path]) -> Pairs:
     """
     first, second, gold = [], [], []
     for file in files:
-        with file.open(encoding="utf-8", newline="") as text:
+        with reading(file), file.open(encoding="utf-8", newline="") as text:
             rows = csv.DictReader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
             absent = {"score", "sentence1", "sentence2"} - set(rows.fieldnames or ())
             if absent:
