@@ -12,6 +12,7 @@ import stat
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -22,8 +23,10 @@ from jaxcl.typing import NumpyArray
 
 UNPACKED = 64 << 20
 """Bytes that any packed file may unpack to."""
+UNPACKED_TEXT = 8 << 20
+"""The same of a packed text, whose lines take longer than their bytes."""
 UNPACKED_RATIO = 20
-"""Bytes beyond `UNPACKED` that a packed file may unpack to, per byte of it."""
+"""Bytes beyond those that a packed file may unpack to, per byte of it."""
 JSON_BYTES = 64 << 20
 """Largest JSON file, a tokenizer's say."""
 LINE_BYTES = 1 << 20
@@ -97,17 +100,16 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return file
 
 
-def unpacked_limit(packed: int) -> int:
+def unpacked_limit(packed: int, *, text: bool = False) -> int:
     """Bytes that `packed` bytes may become."""
-    return UNPACKED + UNPACKED_RATIO * packed
+    return (UNPACKED_TEXT if text else UNPACKED) + UNPACKED_RATIO * packed
 
 
-def check_unpacked(size: int, packed: int) -> None:
+def check_unpacked(size: int, packed: int, *, text: bool = False) -> None:
     """Raises `ValueError` where so much is no likely content of a file of that size."""
-    if size > unpacked_limit(packed):
-        raise ValueError(
-            f"{packed:,} bytes unpack to {size:,} or more; the limit is {unpacked_limit(packed):,}"
-        )
+    limit = unpacked_limit(packed, text=text)
+    if size > limit:
+        raise ValueError(f"{packed:,} bytes unpack to {size:,} or more; the limit is {limit:,}")
 
 
 @contextmanager
@@ -140,7 +142,7 @@ def text_lines(path: Path) -> Iterator[bytes]:
     """
     packed = path.suffix == ".gz"
     with reading(path, "whole gzip file" if packed else ""), open_regular(path) as file:
-        content = gzip.GzipFile(fileobj=file) if packed else file
+        content = BufferedReader(gzip.GzipFile(fileobj=file)) if packed else file
         size = checked = number = 0
         while line := content.readline(LINE_BYTES + 1):
             number += 1
@@ -150,7 +152,7 @@ def text_lines(path: Path) -> Iterator[bytes]:
                     f"{path}, line {number} is longer than the limit of {LINE_BYTES:,} bytes"
                 )
             if packed and size > checked:
-                check_unpacked(size, file.tell())
+                check_unpacked(size, file.tell(), text=True)
                 checked = size + (1 << 20)
             yield line
 

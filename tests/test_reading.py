@@ -143,7 +143,7 @@ def test_a_list_of_parts(kind, tmp_path):
 
 
 def test_text_that_unpacks_to_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "UNPACKED", 1 << 16)
+    monkeypatch.setattr(reading, "UNPACKED_TEXT", 1 << 16)
     (tmp_path / "x.txt.gz").write_bytes(gzip.compress(b"one\n" * (1 << 20)))
     with pytest.raises(UserError, match=r"x.txt.gz is no whole gzip file .* the limit is"):
         list(text_lines(tmp_path / "x.txt.gz"))

@@ -17,7 +17,7 @@ import numpy as np
 from jaxcl.data.examples import Examples, Source, SplitName, Subset, Unreadable, hold_out
 from jaxcl.data.pixels import EXTENSIONS, decode, header_size
 from jaxcl.errors import UserError
-from jaxcl.reading import open_regular, unpacked_limit
+from jaxcl.reading import open_regular, reason, unpacked_limit
 from jaxcl.typing import Int, NumpyArray
 
 TEST_NAMES = ("test", "val", "validation")
@@ -93,9 +93,10 @@ def _members_then(path: Path, changed: int) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as file:
             return {member.filename: member for member in file.infolist()}
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # besides BadZipFile, whatever zipfile meets in a damaged one
         raise UserError(
-            f"data.source={path} cannot be read as a zip file ({error}); copy or pack it again"
+            f"data.source={path} cannot be read as a zip file ({reason(error)}); "
+            "copy or pack it again"
         ) from error
 
 

@@ -175,7 +175,9 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_folder(folder: str | Path, form: Any) -> tuple[dict[str, Any], dict[str, NumpyArray]]:
+def read_folder(
+    folder: str | Path, form: Any = dict
+) -> tuple[dict[str, Any], dict[str, NumpyArray]]:
     """config.json, which has the form of a `TypedDict`, and the tensors beside it, as transformers
     keeps a model.
 

@@ -138,14 +138,12 @@ class _Machine:
         return values
 
     def call(self, function: Any, arguments: Sequence[Any]) -> None:
-        if isinstance(function, Ignored):
+        of_nothing = bool(arguments) and isinstance(arguments[0], Ignored)  # a dict of a stand-in
+        if isinstance(function, Ignored) or (isinstance(function, Call) and of_nothing):
             self.stack.append(IGNORED)
             return
         if not isinstance(function, Call):
             raise TypeError(f"its pickle calls a {type(function).__name__}")
-        if any(isinstance(argument, Ignored) for argument in arguments):
-            self.stack.append(IGNORED)
-            return
         self.spend(sum(len(a) for a in arguments if hasattr(a, "__len__")))
         self.stack.append(function.function(*arguments))
 

@@ -140,7 +140,10 @@ def _loaded(path: Path, encoder: nn.Module | None, part: str, prefix: str | None
     network = encoder
     if network is None:
         config = find(path).parent / "config.json"
-        network = layout.network(own, read_json(config) if config.is_file() else None)
+        try:
+            network = layout.network(own, read_json(config) if config.is_file() else None)
+        except KeyError as error:
+            raise UserError(f"{path} lacks {error}, which tells the network's sizes") from error
     if not isinstance(network, layout.kind):
         raise UserError(f"{path} holds a {layout.kind.__name__}, not {type(network).__name__}")
     if encoder is None:

@@ -260,6 +260,37 @@ def test_types_without_a_storage_of_their_own(name, tmp_path):
     np.testing.assert_array_equal(found, numbers[2:].astype(found.dtype))
 
 
+ONE, OTHER = {"w": rebuilt((2,), (1,))}, {"w": rebuilt((2,), (1,), 4)}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        {"epoch": 3, "net": ONE},
+        {"model_state_dict": ONE, "optimizer_state_dict": {"state": {0: OTHER}}},
+        {"state_dict_ema": ONE},
+        {"state_dict": ONE, "state_dict_ema": OTHER},
+        {"checkpoint": {"epoch": 3, "model": {"net": ONE}}},
+        {"weights_of_mine": ONE, "optimizer": {"state": {0: OTHER}, "w": OTHER}},
+    ],
+)
+def test_wrappers_of_trainers_are_looked_into(wrapped, tmp_path):
+    found = read_tensors(torch_file(tmp_path / "w.pth", pickled(wrapped)))
+    assert found.keys() == {"w"}
+    np.testing.assert_array_equal(found["w"], NUMBERS[:2])
+
+
+def test_parts_are_chosen_by_name(tmp_path):
+    """Where the choice is open, the message names the parts, nested ones too."""
+    file = torch_file(tmp_path / "w.pth", pickled({"a": {"b.c": ONE}, "d": OTHER, "e": 1}))
+    with pytest.raises(UserError, match=r"several parts; say part=: a\.b\.c, d$"):
+        read_tensors(file)
+    for part, expected in {"a.b.c": NUMBERS[:2], "a": NUMBERS[:2], "d": NUMBERS[4:]}.items():
+        np.testing.assert_array_equal(read_tensors(file, part=part)["w"], expected)
+    with pytest.raises(UserError, match=r"no part 'x'; it has a\.b\.c, d"):
+        read_tensors(file, part="x")
+
+
 def test_what_is_written_is_read_back(tmp_path):
     write_torch(tmp_path / "w.pth", EXPECTED)
     again = read_torch(tmp_path / "w.pth")
