@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 from flax import linen as nn
@@ -19,6 +19,7 @@ from jaxcl.methods import Method
 from jaxcl.options import short
 from jaxcl.places import DATA, PLACES, STARTS, followed, settled
 from jaxcl.ranges import check_ranges
+from jaxcl.reading import check_form, reading
 from jaxcl.records import has_record, read_record, write_record
 from jaxcl.training.optim import Optim
 from jaxcl.training.probe import Probe, Watch
@@ -48,6 +49,11 @@ class Train:
     start: str = ""
     """Weights that the encoder starts from: a file or folder of another library, as
     `jaxcl.weights.load_encoder` reads it; empty: random ones."""
+    start_part: str = ""
+    """Part of a start file that holds several networks: "student" say; empty: the usual one."""
+    start_prefix: str | None = None
+    """What the names of the wanted encoder begin with in the start file, "module.encoder_k." say;
+    None: found from the names."""
     log_every: int = 50
     """Steps between lines of the log."""
     save_every: int = 0
@@ -181,12 +187,15 @@ def from_json(value: Any, classes: Mapping[str, type] | None = None) -> Any:
     if not isinstance(value, dict):
         return value
     if "array" in value:  # pixels are not stored: an empty array stands for them
-        return np.zeros((0, *value["shape"][1:]), value["array"])
+        with reading(f"{CONFIG}: an array"):
+            return np.zeros((0, *value["shape"][1:]), value["array"])
+    if not isinstance(value.get("class"), str):
+        raise UserError(f"{CONFIG}: an object of {', '.join(list(value)[:4])} names no class")
     cls = _class(value["class"], classes or {})
     fields = {name: from_json(item, classes) for name, item in value.items() if name != "class"}
     try:
         return cls(**fields)
-    except TypeError as error:
+    except Exception as error:  # classes may refuse values in their own way
         raise UserError(
             f"{CONFIG}: {value['class']} of this version cannot be made from it ({error})"
         ) from error
@@ -231,10 +240,19 @@ def load_config(run: Path, classes: Mapping[str, type] | None = None) -> Experim
       UserError: the directory holds no run, or names a class that is neither jaxcl's nor given.
     """
     _GIVEN.update(classes or {})
-    stored = _stored(run)
-    home = stored.pop(HOME, "")
-    experiment: Experiment = from_json(stored, _GIVEN)
-    return followed(experiment, home, run)
+    with reading(run / CONFIG):
+        stored = _stored(run)
+        home = stored.pop(HOME, "")
+        experiment = from_json(stored, _GIVEN)
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"{run / CONFIG} holds no Experiment but {type(experiment).__name__}")
+    parts = {"method": Method, "data": Section, "optim": Optim, "train": Train, "probe": Watch}
+    for name, kind in parts.items():
+        if not isinstance(getattr(experiment, name), kind):
+            raise UserError(f"{run / CONFIG}: {name} is no {kind.__name__}")
+    for name, kind in get_type_hints(Train).items():
+        check_form(getattr(experiment.train, name), kind, f"{run / CONFIG}: train.{name}")
+    return followed(experiment, str(home), run)
 
 
 def _stored(run: Path) -> dict[str, Any]:

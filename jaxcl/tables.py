@@ -11,34 +11,31 @@ may be quoted; .tsv with tabs and no quotes; .jsonl with an object a line.
 
 import codecs
 import csv
-import gzip
 import json
-import zlib
 from collections.abc import Iterator, Sequence
-from io import BufferedReader, TextIOWrapper
+from functools import partial
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxcl.errors import UserError
+from jaxcl.reading import LINE, text_stream
 
 if TYPE_CHECKING:
     import _csv
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 """Endings of tables; `.gz` may follow."""
-FIELD_LIMIT = 1 << 24
-"""Longest field of a table, in characters."""
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is its beginning
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_GZIP = b"\x1f\x8b"
 _DELIMITERS = (",", ";", "\t", "|")
 
-csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))
+csv.field_size_limit(max(LINE, csv.field_size_limit()))
 
 
 def is_table(file: Path) -> bool:
@@ -189,34 +186,31 @@ def _text(value: Any) -> str:
 
 def _raw_lines(file: Path) -> Iterator[str]:
     """The lines of a text file with their ends."""
-    try:
-        with _opened(file) as content:
-            head = content.peek(1)
-            marks = [name for mark, name in _MARKS.items() if head.startswith(mark)]
-            if marks or (b"\r" in head and b"\n" not in head):
-                encoding = marks[0] if marks else "utf-8-sig"
-                with TextIOWrapper(content, encoding, newline="") as text:
-                    yield from text
-                return
-            if b"\0" in head:
-                raise UserError(
-                    f"{file} is no text: it holds zero bytes; if it is UTF-16 without a byte order "
-                    f"mark, convert it: iconv -f UTF-16LE -t UTF-8 {file.name} > NEW.txt"
-                )
-            for number, line in enumerate(content, 1):
-                yield _decoded(line, file, number)
-    except UnicodeError as error:
-        raise UserError(f"{file} is no whole text in its encoding ({error})") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{file} is no whole gzip file ({error})") from error
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror or error})") from error
+    with text_stream(file) as content:
+        head = content.peek(1)
+        marks = [name for mark, name in _MARKS.items() if head.startswith(mark)]
+        if marks or (b"\r" in head and b"\n" not in head):
+            text = TextIOWrapper(content, marks[0] if marks else "utf-8-sig", newline="")
+            try:
+                for number, line in enumerate(iter(partial(text.readline, LINE + 1), ""), 1):
+                    _check_length(len(line), file, number)
+                    yield line
+            except UnicodeError as error:
+                raise UserError(f"{file} is no whole text in its encoding ({error})") from error
+            return
+        if b"\0" in head:
+            raise UserError(
+                f"{file} is no text: it holds zero bytes; if it is UTF-16 without a byte order "
+                f"mark, convert it: iconv -f UTF-16LE -t UTF-8 {file.name} > NEW.txt"
+            )
+        for number, raw in enumerate(iter(partial(content.readline, LINE + 1), b""), 1):
+            _check_length(len(raw), file, number)
+            yield _decoded(raw, file, number)
 
 
-def _opened(file: Path) -> BufferedReader | gzip.GzipFile:
-    with file.open("rb") as content:
-        packed = content.peek(2).startswith(_GZIP)
-    return gzip.open(file) if packed or file.suffix.lower() == ".gz" else file.open("rb")
+def _check_length(length: int, file: Path, number: int) -> None:
+    if length > LINE:
+        raise UserError(f"{file}, line {number} is longer than the limit of {LINE:,}")
 
 
 def _decoded(line: bytes, file: Path, number: int) -> str:

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer, normalizers
 
+from jaxcl.errors import UserError
+from jaxcl.reading import JSON_BYTES, open_regular, reading
 from jaxcl.typing import Int, NumpyArray
 
 FILES = (
@@ -39,11 +41,23 @@ class Batch(NamedTuple):
 
 
 def tokenizer_files(place: Path) -> dict[str, bytes]:
-    """The files of a tokenizer in a folder, by name; or one tokenizer.json under any name."""
+    """The files of a tokenizer in a folder, by name; or one tokenizer.json under any name.
+
+    Raises:
+      UserError: one of them cannot be read.
+    """
     if place.is_file():
-        return {FILES[0]: place.read_bytes()}
+        return {FILES[0]: _content(place)}
     files = {name: place / name for name in FILES}
-    return {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+    return {name: _content(file) for name, file in files.items() if file.is_file()}
+
+
+def _content(file: Path) -> bytes:
+    with reading(file), open_regular(file) as opened:
+        content = opened.read(JSON_BYTES + 1)
+        if len(content) > JSON_BYTES:
+            raise UserError(f"{file} is larger than the limit of {JSON_BYTES:,} bytes")
+        return content
 
 
 def best_batch_tokens() -> int:
@@ -51,30 +65,42 @@ def best_batch_tokens() -> int:
     return 512 if jax.default_backend() == "cpu" else 16_384
 
 
-def prepared(file: bytes, max_length: int, *, lower_case: bool = False) -> Tokenizer:
+def prepared(
+    file: bytes, max_length: int, *, lower_case: bool = False, name: str = "tokenizer.json"
+) -> Tokenizer:
     """The tokenizer of a tokenizer.json; it cuts at `max_length` and pads nothing, whatever the
     file says.
 
+    Args:
+      file: the content of the tokenizer.json.
+      max_length: tokens of the longest sentence, special ones included.
+      lower_case: make texts lower case first.
+      name: what messages call the file.
+
     Raises:
-      ValueError: the file holds no tokenizer.
+      UserError: the file holds no tokenizer.
     """
-    try:
+    with reading(name, "tokenizer"):
         tokenizer = Tokenizer.from_buffer(file)
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(str(error)) from error
-    tokenizer.enable_truncation(max_length)
-    tokenizer.no_padding()
-    if lower_case:
-        own = [tokenizer.normalizer] if tokenizer.normalizer else []
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+        tokenizer.enable_truncation(max_length)
+        tokenizer.no_padding()
+        if lower_case:
+            own = [tokenizer.normalizer] if tokenizer.normalizer else []
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
     return tokenizer
 
 
 def token_ids(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Int[NumpyArray, "t"]]:
-    """Ids of each string, special tokens among them."""
+    """Ids of each string, special tokens among them.
+
+    Raises:
+      UserError: the tokenizer fails on a text; some files make its library panic only then.
+    """
     waiting = iter(texts)
     while chunk := list(islice(waiting, AT_ONCE)):
-        for one in tokenizer.encode_batch_fast(chunk):
+        with reading("the text, by its tokenizer,"):
+            encoded = tokenizer.encode_batch_fast(chunk)
+        for one in encoded:
             yield np.array(one.ids, np.int32)
 
 

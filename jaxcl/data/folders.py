@@ -26,6 +26,7 @@ from jaxcl.data.examples import (
 from jaxcl.data.layout import Place, find_layout, no_images
 from jaxcl.data.pixels import decode, header_size
 from jaxcl.errors import UserError
+from jaxcl.reading import open_regular, reason, unpacked_limit
 from jaxcl.typing import Int, NumpyArray
 
 SHAPE_LIMIT = 200_000
@@ -215,13 +216,13 @@ class FolderFiles(Files):
 
     def _read(self, i: int, count: int) -> bytes:
         try:
-            with Path(self.folder, self.names[i]).open("rb") as file:
+            with open_regular(Path(self.folder, self.names[i])) as file:
                 return file.read(count)
         except OSError as error:
             link = Path(self.folder, self.names[i]).is_symlink()
             lost = link and isinstance(error, FileNotFoundError)
-            reason = "a link that leads nowhere" if lost else error.strerror or str(error)
-            raise Unreadable(self.names[i], reason) from error
+            said = "a link that leads nowhere" if lost else reason(error)
+            raise Unreadable(self.names[i], said) from error
 
 
 class ZipFiles(Files):
@@ -267,6 +268,8 @@ class ZipFiles(Files):
         """The first `size` bytes of what was packed."""
         if self._method[i] == zipfile.ZIP_STORED:
             return data
+        if size > unpacked_limit(len(data)):
+            raise Unreadable(self.names[i], "unpacks to more than the limit")
         try:
             return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size) if size else b""
         except zlib.error as error:

@@ -137,10 +137,8 @@ class Text(Section):
                 f"data.tokenizer={place} holds no tokenizer.json; give the folder of a model of "
                 "transformers or sentence-transformers that has one"
             )
-        try:
-            return prepared(files["tokenizer.json"], self.max_length)
-        except ValueError as error:
-            raise UserError(f"data.tokenizer={place} is no tokenizer ({error})") from error
+        name = f"data.tokenizer={place}"
+        return prepared(files["tokenizer.json"], self.max_length, name=name)
 
 
 class Sentences:

@@ -1,12 +1,16 @@
 """Decoding and resizing on the host, with OpenCV."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
+from jaxcl.reading import PIXELS
 from jaxcl.typing import Float, NumpyArray, UInt8
+
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(PIXELS))  # read when it is loaded
+import cv2
 
 EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif",
@@ -21,6 +25,8 @@ _GREY = {
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
 }
+STRIP = 64
+"""Longer side over shorter side from which on an image loses its ends before it is resized."""
 _JPEG, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
@@ -40,7 +46,8 @@ def decode(data: bytes, channels: int, shrink: int = 1) -> UInt8[NumpyArray, "h 
     """Pixels of an encoded image, red first, or None where it is damaged.
 
     Grey images become colour where `channels` is 3, transparency is dropped, 16 bits become 8, and
-    the orientation noted by a camera is not applied (as in Pillow, torchvision and TFDS).
+    the orientation noted by a camera is not applied (as in Pillow, torchvision and TFDS). An image
+    of more than `jaxcl.reading.PIXELS` pixels counts as damaged.
 
     Args:
       data: a whole image file.
@@ -51,6 +58,9 @@ def decode(data: bytes, channels: int, shrink: int = 1) -> UInt8[NumpyArray, "h 
     # the compressed pixels the end mark cannot occur, in a preview before the frame it can.
     frame = _frame(data)
     if frame is not None and data.rfind(_JPEG_END, frame) < 0:
+        return None
+    size = header_size(data)
+    if size is not None and size[0] * size[1] > PIXELS:
         return None
     flags = (_COLOUR if channels == 3 else _GREY)[shrink] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -122,6 +132,7 @@ def resize_and_centre(
     pixels: UInt8[NumpyArray, "h w c"], size: int, interpolation: str = "bilinear"
 ) -> UInt8[NumpyArray, "size size c"]:
     """Shorter side to `size`, keeping proportions, then the square in the middle."""
+    pixels = _without_ends(pixels)
     h, w, _ = pixels.shape
     if (h, w) != (size, size):
         scale = size / min(h, w)
@@ -129,6 +140,15 @@ def resize_and_centre(
         pixels = resize(pixels, h, w, interpolation)
     y, x = (h - size) // 2, (w - size) // 2
     return pixels[y : y + size, x : x + size]
+
+
+def _without_ends(pixels: UInt8[NumpyArray, "h w c"]) -> UInt8[NumpyArray, "h w c"]:
+    """A strip without its ends, which the square in the middle does not need: resized as a whole,
+    one of 1 x 60,000 pixels would become 224 x 13,440,000."""
+    h, w, _ = pixels.shape
+    longest = STRIP * min(h, w)
+    y, x = max(0, h - longest) // 2, max(0, w - longest) // 2
+    return pixels[y : y + longest, x : x + longest]
 
 
 def crop_views(

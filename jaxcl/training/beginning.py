@@ -1,5 +1,6 @@
 """The weights that a run begins with: random ones, a file's, another run's."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,10 @@ def begun(state: State, experiment: Experiment) -> State:
     """
     method, params, memory = experiment.method, state.params, state.memory
     if experiment.train.start:
-        params, memory = with_encoder(method, params, memory, experiment.train.start)
+        train = experiment.train
+        params, memory = with_encoder(
+            method, params, memory, train.start, part=train.start_part, prefix=train.start_prefix
+        )
     params, memory = method.start(params, memory)
     if params is state.params and memory is state.memory:
         return state
@@ -34,7 +38,13 @@ def begun(state: State, experiment: Experiment) -> State:
 
 
 def with_encoder(
-    method: Method, params: PyTree, memory: PyTree, path: str
+    method: Method,
+    params: PyTree,
+    memory: PyTree,
+    path: str,
+    *,
+    part: str = "",
+    prefix: str | None = None,
 ) -> tuple[PyTree, PyTree]:
     """Parameters and memory with the encoder of a file wherever they hold one.
 
@@ -49,9 +59,10 @@ def with_encoder(
     if not isinstance(encoder, nn.Module) or ENCODER not in params:
         raise UserError(f"{key}, but {type(method).__name__} has no part that is called encoder")
     try:
-        found = load_encoder(path, encoder=encoder)
+        found = load_encoder(path, encoder=encoder, part=part, prefix=prefix)
     except UserError as error:
-        raise UserError(f"{key}: {error}") from error
+        told = re.sub(r"\b(part|prefix)=(?='|: | )", r"--train.start-\1", str(error))
+        raise UserError(f"{key}: {told}") from error
     if _shapes(found.params) != _shapes(params[ENCODER]):
         raise UserError(f"{key}: {_first_misfit(found.params, params[ENCODER])}")
 

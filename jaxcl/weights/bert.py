@@ -6,7 +6,7 @@ write_bert("mine", encoder, variables)          # AutoModel.from_pretrained("min
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,9 @@ from jaxcl.encoders.apply import initialise
 from jaxcl.encoders.bert import BERT
 from jaxcl.encoders.pooling import Pooler
 from jaxcl.errors import UserError
+from jaxcl.reading import check_sizes, read_json, reading
 from jaxcl.typing import PyTree
-from jaxcl.weights.files import read_json, read_tensors, write_folder
+from jaxcl.weights.files import read_tensors, write_folder
 from jaxcl.weights.tables import Entry, Tensors, gather, layer_norm, linear, scatter
 
 FAMILIES = {"bert": "bert", "roberta": "roberta", "xlm-roberta": "roberta", "mpnet": "mpnet"}
@@ -51,6 +52,28 @@ POOLER = r"|pooler\."
 """Nor is the pooler, where it is not used."""
 
 
+class BERTConfig(TypedDict, total=False):
+    """Types of what is read of a config.json."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    pad_token_id: int
+    hidden_act: str
+    layer_norm_eps: float
+    hidden_dropout_prob: float
+    attention_probs_dropout_prob: float
+
+
+SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+         "intermediate_size", "max_position_embeddings")  # fmt: skip
+
+
 def read_bert(folder: str | Path, *, pooler: Pooler = "cls_before_pooler") -> tuple[BERT, PyTree]:
     """The encoder in a folder of transformers, and its variables.
 
@@ -68,13 +91,17 @@ def read_bert(folder: str | Path, *, pooler: Pooler = "cls_before_pooler") -> tu
         those that config.json announces; the message lists them.
     """
     folder = Path(folder)
-    encoder = bert_of(read_json(folder / "config.json"), pooler=pooler)
-    tensors = _plain_names(read_tensors(folder))
-    ignored = HEADS if pooler == "cls" else HEADS + POOLER
-    try:
-        return encoder, gather(tensors, bert_entries(encoder), _shapes(encoder), ignored=ignored)
-    except UserError as error:
-        raise UserError(f"{folder}: {error}") from error
+    with reading(folder):
+        config = read_json(folder / "config.json", BERTConfig)
+        encoder = bert_of(config, pooler=pooler)
+        tensors = _plain_names(read_tensors(folder))
+        check_sizes({key: config[key] for key in SIZES}, tensors, folder / "config.json")
+        ignored = HEADS if pooler == "cls" else HEADS + POOLER
+        shapes = _shapes(encoder)
+        try:
+            return encoder, gather(tensors, bert_entries(encoder), shapes, ignored=ignored)
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from error
 
 
 def write_bert(folder: str | Path, encoder: BERT, variables: PyTree) -> None:

@@ -8,7 +8,7 @@ logits = jnp.exp(model.scale) * unit_rows(images["features"]) @ unit_rows(texts[
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,13 @@ import numpy as np
 
 from jaxcl.encoders import TextTower, ViT, initialise
 from jaxcl.errors import UserError
+from jaxcl.reading import check_sizes, reading
 from jaxcl.typing import PyTree
 from jaxcl.weights.attention_pools import attention_pool_entries
 from jaxcl.weights.files import read_folder, write_folder
 from jaxcl.weights.tables import ACTIVATIONS, Entry, Layout, gather, layer_norm, linear, scatter
 from jaxcl.weights.text_towers import (
+    TextConfig,
     clip_text_config,
     clip_text_entries,
     clip_text_tower,
@@ -28,6 +30,7 @@ from jaxcl.weights.text_towers import (
     siglip_text_config,
     siglip_text_entries,
     siglip_text_tower,
+    text_sizes,
 )
 from jaxcl.weights.vit import patch_entries
 
@@ -45,6 +48,29 @@ SILENT: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """What a vision config means where it is silent."""
 COUNTERS = r".*position_ids$"
+
+
+class ImageConfig(TypedDict, total=False):
+    """Types of what is read of an image's config."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    image_size: int
+    patch_size: int
+    projection_dim: int
+    hidden_act: str
+    layer_norm_eps: float
+
+
+class BothConfig(TypedDict, total=False):
+    """Types of what is read of a config.json of both sides."""
+
+    model_type: str
+    projection_dim: int
+    vision_config: ImageConfig
+    text_config: TextConfig
 
 
 class ImageText(NamedTuple):
@@ -67,24 +93,31 @@ def read_clip(folder: str | Path) -> ImageText:
       UserError: files are missing or damaged, the config is of another model, or tensors do not
         fit it; the message lists all of them.
     """
-    config, tensors = read_folder(folder)
-    family = config.get("model_type")
-    if family not in SILENT:
-        raise UserError(f"{folder}: model_type={family!r} is none of {', '.join(SILENT)}")
-    vision, text = config.get("vision_config", {}), config.get("text_config", {})
-    if family == "clip":
-        width = {"projection_dim": config.get("projection_dim", 512)}
-        image, tower = _image(SILENT["clip"] | vision | width), clip_text_tower({**text, **width})
-    else:
-        image, tower = _image(SILENT["siglip"] | vision), siglip_text_tower(text)
-    shapes = {"params": {"image": _shapes(image, _pixels(image)), "text": _shapes(tower, _IDS)}}
-    shapes["params"]["scale"] = jax.ShapeDtypeStruct((), jnp.float32)
-    if family == "siglip":
-        shapes["params"]["bias"] = jax.ShapeDtypeStruct((), jnp.float32)
-    params = gather(tensors, _entries(image, tower), shapes, ignored=COUNTERS)["params"]
-    return ImageText(
-        image, params["image"], tower, params["text"], params["scale"], params.get("bias", 0.0)
-    )
+    with reading(folder):
+        config, tensors = read_folder(folder, BothConfig)
+        family = config.get("model_type")
+        if family not in SILENT:
+            raise UserError(f"{folder}: model_type={family!r} is none of {', '.join(SILENT)}")
+        vision, text = config.get("vision_config", {}), config.get("text_config", {})
+        if family == "clip":
+            width = {"projection_dim": config.get("projection_dim", 512)}
+            image, tower = (
+                _image(SILENT["clip"] | vision | width),
+                clip_text_tower({**text, **width}),
+            )
+        else:
+            image, tower = _image(SILENT["siglip"] | vision), siglip_text_tower(text)
+        source = Path(folder) / "config.json"
+        check_sizes({"num_hidden_layers": image.depth, "hidden_size": image.width}, tensors, source)
+        check_sizes(text_sizes(tower), tensors, source)
+        shapes = {"params": {"image": _shapes(image, _pixels(image)), "text": _shapes(tower, _IDS)}}
+        shapes["params"]["scale"] = jax.ShapeDtypeStruct((), jnp.float32)
+        if family == "siglip":
+            shapes["params"]["bias"] = jax.ShapeDtypeStruct((), jnp.float32)
+        params = gather(tensors, _entries(image, tower), shapes, ignored=COUNTERS)["params"]
+        return ImageText(
+            image, params["image"], tower, params["text"], params["scale"], params.get("bias", 0.0)
+        )
 
 
 def write_clip(folder: str | Path, model: ImageText) -> None:

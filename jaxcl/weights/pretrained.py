@@ -14,6 +14,7 @@ them, which is read here:
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,9 +25,18 @@ from flax import linen as nn
 
 from jaxcl.encoders import ResNet, ViT, initialise
 from jaxcl.errors import UserError
+from jaxcl.reading import NETWORKS, check_sizes, read_json, reading
 from jaxcl.typing import PyTree
 from jaxcl.weights import resnet, vit
-from jaxcl.weights.files import Tensors, find, read_json, read_tensors, write_folder, write_tensors
+from jaxcl.weights.files import (
+    Tensors,
+    find,
+    parts_of,
+    read_content,
+    read_tensors,
+    write_folder,
+    write_tensors,
+)
 from jaxcl.weights.tables import Entry, gather, scatter
 
 MOMENTUM = re.compile(r".*(encoder_k|momentum|target|teacher|ema|slow)")
@@ -108,7 +118,7 @@ def load_encoder(
       path: a file or a folder, as `read_tensors` takes it.
       encoder: the network to fill, where what the shapes tell is not enough: `resize_offset`, the
         type of the computation, or another number of heads.
-      part: of a file with several networks: "student" say.
+      part: of a file with several networks: "student" say, as `read_tensors` takes it.
       prefix: of the names of the one that is wanted, "module.encoder_k." say; None: the one that is
         trained.
 
@@ -116,21 +126,38 @@ def load_encoder(
       UserError: no layout fits, several networks are there, or tensors are missing, left over or
         misshapen, all of them in one message.
     """
+    path = Path(path)
+    with reading(path):
+        return _loaded(path, encoder, part, prefix)
+
+
+def _loaded(path: Path, encoder: nn.Module | None, part: str, prefix: str | None) -> Pretrained:
     tensors = resnet.named_layers(read_tensors(path, part=part))
-    layout, prefix = _find_layout(tensors, prefix, Path(path))
+    layout, prefix = _find_layout(tensors, prefix, path)
     inner = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     own = {name: t for name, t in inner.items() if re.match(layout.own, name)}
     own = {name: t for name, t in own.items() if not name.endswith("num_batches_tracked")}
     network = encoder
     if network is None:
-        config = find(Path(path)).parent / "config.json"
-        network = layout.network(own, read_json(config) if config.is_file() else None)
+        config = find(path).parent / "config.json"
+        try:
+            network = layout.network(own, read_json(config) if config.is_file() else None)
+        except KeyError as error:
+            raise UserError(f"{path} lacks {error}, which tells the network's sizes") from error
     if not isinstance(network, layout.kind):
         raise UserError(f"{path} holds a {layout.kind.__name__}, not {type(network).__name__}")
+    if encoder is None:
+        check_sizes({"layers": _layers(network)}, own, path)
     shapes = _shapes(network, _channels(own, layout))
     variables = gather(own, layout.entries(network), shapes)
     left = tuple(sorted(tensors.keys() - {prefix + name for name in own}))
     return Pretrained(network, variables["params"], variables["stats"], left)
+
+
+def _layers(network: nn.Module) -> int:
+    """Blocks of a ViT or a ResNet."""
+    blocks: int = network.depth if isinstance(network, ViT) else sum(network.stage_blocks)
+    return blocks
 
 
 def save_encoder(
@@ -177,6 +204,8 @@ def _find_layout(tensors: Tensors, prefix: str | None, path: Path) -> tuple[Layo
         if prefix is not None:
             found = [name for name in found if name == prefix]
         trained = [name for name in found if not MOMENTUM.match(name)] or found
+        if len(trained) > NETWORKS:
+            raise UserError(f"{path} holds {len(trained):,} networks; the limit is {NETWORKS}")
         if len(trained) > 1 and len({_numbers(tensors, name) for name in trained}) > 1:
             raise UserError(f"{path} holds several networks; say prefix=: {', '.join(trained)}")
         if trained:
@@ -185,8 +214,14 @@ def _find_layout(tensors: Tensors, prefix: str | None, path: Path) -> tuple[Layo
     asked = "" if prefix is None else f" with prefix={prefix!r}"
     raise UserError(
         f"{path} holds no network that is known here{asked}; its {len(tensors)} tensors are "
-        f"{some}, ... and the layouts are {', '.join(LAYOUTS)}"
+        f"{some}, ... and the layouts are {', '.join(LAYOUTS)}{_others(path)}"
     )
+
+
+def _others(path: Path) -> str:
+    """What else `part` may name in the file."""
+    parts = list(islice(parts_of(read_content(find(path))), 8))
+    return f"; say part= for another part of the file: {', '.join(parts)}" if parts else ""
 
 
 def _numbers(tensors: Tensors, prefix: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from jaxcl.encoders import ResNet
 from jaxcl.encoders.resnet import BLOCKS
 from jaxcl.errors import UserError
+from jaxcl.reading import NETWORKS
 from jaxcl.weights.files import Tensors
 from jaxcl.weights.tables import CONV, Entry, batch_norm
 
@@ -119,6 +120,9 @@ def named_layers(tensors: Tensors) -> Tensors:
     starts: dict[str, int] = {}  # of each list, the number of its first stage
     for match in filter(None, (re.match(first, name) for name in tensors)):
         starts[match[1]] = min(starts.get(match[1], 9), int(match[2]))
+
+    if len(starts) > NETWORKS:
+        raise UserError(f"the file holds {len(starts):,} networks; the limit is {NETWORKS}")
 
     def renamed(name: str) -> str:
         for prefix, start in starts.items():

@@ -7,15 +7,16 @@ normalisation. `jaxcl.sentences.load` makes of it a model that encodes strings.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from jaxcl.encoders.bert import BERT
 from jaxcl.encoders.pooling import Pooler
 from jaxcl.errors import UserError
+from jaxcl.reading import inside, read_json, reading
 from jaxcl.tokens import tokenizer_files
 from jaxcl.typing import Float, NumpyArray, PyTree
 from jaxcl.weights.bert import read_bert, write_bert
-from jaxcl.weights.files import read_json, read_tensors, write_json, write_tensors
+from jaxcl.weights.files import read_tensors, write_json, write_tensors
 
 POOLINGS: dict[str, Pooler] = {"cls": "cls_before_pooler", "mean": "mean", "max": "max"}
 """Their poolings and our poolers."""
@@ -34,6 +35,48 @@ ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "none",
 }
 """Of linear layers: their names and ours."""
+
+
+class ModuleForm(TypedDict):
+    """One entry of modules.json."""
+
+    type: str
+    path: str
+
+
+class PoolingForm(TypedDict, total=False):
+    """Types of what is read of a pooling's config.json."""
+
+    pooling_mode: str | list[str]
+    include_prompt: bool
+
+
+class SettingsForm(TypedDict, total=False):
+    """Types of what is read of sentence_bert_config.json."""
+
+    max_seq_length: int | None
+    do_lower_case: bool
+
+
+class TokenizerForm(TypedDict, total=False):
+    """Types of what is read of tokenizer_config.json."""
+
+    model_max_length: float | None
+
+
+class PromptsForm(TypedDict, total=False):
+    """Types of what is read of config_sentence_transformers.json."""
+
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+
+
+class DenseForm(TypedDict, total=False):
+    """Types of what is read of a linear layer's config.json."""
+
+    bias: bool
+    use_residual: bool
+    activation_function: str
 
 
 class Projection(NamedTuple):
@@ -76,6 +119,11 @@ def read_sentence_weights(folder: str | Path) -> SentenceWeights:
       UserError: a file is absent or damaged, or a module or setting is not supported here.
     """
     folder = Path(folder)
+    with reading(folder):
+        return _sentence_weights(folder)
+
+
+def _sentence_weights(folder: Path) -> SentenceWeights:
     places = _places(folder)
     home = places.transformer
     encoder, variables = read_bert(home, pooler=_pooler(places.pooling))
@@ -86,10 +134,12 @@ def read_sentence_weights(folder: str | Path) -> SentenceWeights:
             ".save_pretrained(folder) of transformers writes it"
         )
     settings: dict[str, Any] = {"max_seq_length": None, "do_lower_case": False}
-    settings |= _optional(home / "sentence_bert_config.json")
-    tokenizer_settings = _optional(home / "tokenizer_config.json")
+    settings |= _optional(home / "sentence_bert_config.json", SettingsForm)
+    tokenizer_settings = _optional(home / "tokenizer_config.json", TokenizerForm)
     positions = encoder.max_positions - encoder.position_offset
     longest = settings["max_seq_length"] or tokenizer_settings.get("model_max_length") or positions
+    if not longest >= 1:
+        raise UserError(f"{home}: max_seq_length={longest} of its settings leaves no token")
     return SentenceWeights(
         encoder=encoder,
         variables=variables,
@@ -176,7 +226,7 @@ def _places(folder: Path) -> _Places:
     listing = folder / "modules.json"
     if not listing.exists():
         return _Places(folder, None, [], False)
-    modules = read_json(listing)
+    modules = read_json(listing, list[ModuleForm])
     kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
     dense = kinds.count("Dense")
     expected = ["Transformer", "Pooling", *["Dense"] * dense]
@@ -186,14 +236,14 @@ def _places(folder: Path) -> _Places:
             f"{listing}: the modules are {', '.join(kinds)}; "
             "supported is Transformer, Pooling, any number of Dense, perhaps Normalize"
         )
-    paths = [folder / module["path"] for module in modules]
+    paths = [inside(folder, module["path"], listing) for module in modules]
     return _Places(paths[0], paths[1], paths[2 : 2 + dense], normalise)
 
 
 def _pooler(place: Path | None) -> Pooler:
     if place is None:
         return "mean"
-    config = {"include_prompt": True} | read_json(place / "config.json")
+    config = {"include_prompt": True} | read_json(place / "config.json", PoolingForm)
     old = [mode for key, mode in OLD_POOLINGS.items() if config.get(key)]
     modes = config.get("pooling_mode", old or "mean")
     modes = [modes] if isinstance(modes, str) else list(modes)
@@ -208,18 +258,21 @@ def _pooler(place: Path | None) -> Pooler:
 
 def _prompt(folder: Path) -> str:
     settings: dict[str, Any] = {"prompts": {}, "default_prompt_name": None}
-    settings |= _optional(folder / "config_sentence_transformers.json")
+    file = folder / "config_sentence_transformers.json"
+    settings |= _optional(file, PromptsForm)
     name = settings["default_prompt_name"]
+    if name and name not in settings["prompts"]:
+        raise UserError(f"{file}: default_prompt_name={name!r} is none of its prompts")
     return str(settings["prompts"][name]) if name else ""
 
 
-def _optional(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = read_json(file) if file.exists() else {}
+def _optional(file: Path, form: Any) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(file, form) if file.exists() else {}
     return content
 
 
 def _read_projection(place: Path) -> Projection:
-    config = {"bias": True, "use_residual": False} | read_json(place / "config.json")
+    config = {"bias": True, "use_residual": False} | read_json(place / "config.json", DenseForm)
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     if activation not in ACTIVATIONS or config["use_residual"]:
         raise UserError(
@@ -231,6 +284,9 @@ def _read_projection(place: Path) -> Projection:
     names = {"linear.weight"} | ({"linear.bias"} if config["bias"] else set())
     if tensors.keys() != names:
         raise UserError(f"{place} holds {', '.join(sorted(tensors))}; not {', '.join(names)}")
+    shapes = [tensors[name].ndim for name in sorted(names, reverse=True)]
+    if shapes != [2, 1][: len(names)]:
+        raise UserError(f"{place}: its layer's weight is no matrix, or its bias no vector")
     return Projection(
         tensors["linear.weight"].T, tensors.get("linear.bias"), ACTIVATIONS[activation]
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxcl.encoders import T5, initialise
 from jaxcl.errors import UserError
+from jaxcl.reading import check_sizes, reading
 from jaxcl.typing import NumpyArray, PyTree
 from jaxcl.weights.files import read_folder, write_folder
 from jaxcl.weights.tables import LINEAR, Entry, Tensors, gather, linear, scatter
@@ -42,6 +43,26 @@ IGNORED = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bia
 """Offsets that early checkpoints have and no model ever used."""
 
 
+class T5Config(TypedDict, total=False):
+    """Types of what is read of a config.json."""
+
+    model_type: str
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_decoder_layers: int | None
+    num_heads: int
+    relative_attention_num_buckets: int
+    relative_attention_max_distance: int
+    dropout_rate: float
+    layer_norm_epsilon: float
+    feed_forward_proj: str
+    tie_word_embeddings: bool
+    scale_decoder_outputs: bool
+
+
 def read_t5(folder: str | Path) -> tuple[T5, PyTree]:
     """The encoder, and its parameters as float32 NumPy arrays; with a decoder if there is one.
 
@@ -49,16 +70,18 @@ def read_t5(folder: str | Path) -> tuple[T5, PyTree]:
       UserError: files are missing or damaged, the config is of another model or of a layer that
         `T5` does not have, or tensors do not fit it.
     """
-    config, tensors = read_folder(folder)
-    if config.get("model_type") != "t5":
-        raise UserError(f"{folder}: model_type={config.get('model_type')!r}, not 't5'")
-    encoder = t5_from_config(config)
-    decoder = any(name.startswith("decoder.block.") for name in tensors)
-    tensors = _each_once(tensors, encoder, decoder)
-    variables = gather(
-        tensors, t5_entries(encoder, decoder=decoder), _shapes(encoder, decoder), ignored=IGNORED
-    )
-    return encoder, variables["params"]
+    with reading(folder):
+        config, tensors = read_folder(folder, T5Config)
+        if config.get("model_type") != "t5":
+            raise UserError(f"{folder}: model_type={config.get('model_type')!r}, not 't5'")
+        encoder = t5_from_config(config)
+        sizes = {"num_layers": encoder.depth, "num_decoder_layers": encoder.decoder_depth}
+        sizes |= {"d_model": encoder.width, "d_ff": encoder.mlp, "vocab_size": encoder.vocab_size}
+        check_sizes(sizes, tensors, Path(folder) / "config.json")
+        decoder = any(name.startswith("decoder.block.") for name in tensors)
+        tensors = _each_once(tensors, encoder, decoder)
+        entries, shapes = t5_entries(encoder, decoder=decoder), _shapes(encoder, decoder)
+        return encoder, gather(tensors, entries, shapes, ignored=IGNORED)["params"]
 
 
 def write_t5(folder: str | Path, encoder: T5, params: PyTree) -> None:

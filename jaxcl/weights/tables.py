@@ -27,6 +27,10 @@ ACTIVATIONS: dict[str, Any] = {
 """Names of activations here by those of transformers; the first of several is written."""
 
 
+LISTED = 50
+"""Names of each kind that a message lists."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """How one of our arrays lies in the other library, there and back; both exact."""
@@ -179,10 +183,21 @@ def _flat(tree: PyTree) -> list[tuple[str, jax.ShapeDtypeStruct]]:
 
 
 def _complaint(missing: list[str], misshapen: list[str], surplus: list[str]) -> str:
-    lines = ["the weights do not fit the encoder"]
-    for name in missing:
-        near = difflib.get_close_matches(name, surplus, 1)
-        lines.append(f"  missing: {name}" + (f" (there is {near[0]})" if near else ""))
-    lines += [f"  other shape: {line}" for line in misshapen]
-    lines += [f"  left over: {name}" for name in surplus]
-    return "\n".join(lines)
+    def some(lines: list[str]) -> list[str]:
+        more = [f"  and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
+        return lines[:LISTED] + more
+
+    alike = surplus[: 10 * LISTED]  # to compare every name with every other may take minutes
+    absent: list[str] = []
+    for name in missing[: LISTED + 1]:
+        near = difflib.get_close_matches(name, alike, 1) if len(absent) < LISTED else []
+        absent.append(f"  missing: {name}" + (f" (there is {near[0]})" if near else ""))
+    absent += missing[LISTED + 1 :]
+    return "\n".join(
+        [
+            "the weights do not fit the encoder",
+            *some(absent),
+            *some([f"  other shape: {line}" for line in misshapen]),
+            *some([f"  left over: {name}" for name in surplus]),
+        ]
+    )

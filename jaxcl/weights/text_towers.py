@@ -4,17 +4,18 @@
 its vision tower's. On their own they are CLIPTextModelWithProjection and SiglipTextModel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 
 from jaxcl.encoders import TextTower, initialise
 from jaxcl.errors import UserError
+from jaxcl.reading import check_sizes, reading
 from jaxcl.typing import PyTree
-from jaxcl.weights.files import read_folder, write_folder
+from jaxcl.weights.files import Tensors, read_folder, write_folder
 from jaxcl.weights.tables import ACTIVATIONS, Entry, gather, layer_norm, linear, scatter
 
 CLIP_DEFAULTS = {
@@ -46,6 +47,29 @@ OTHER_SIDE = r"(text_model\.)?embeddings\.position_ids|vision_model\.|visual_pro
 """Tensors of a whole CLIP or SigLIP that a text tower leaves aside."""
 
 
+class TextConfig(TypedDict, total=False):
+    """Types of what is read of a text's config."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    projection_dim: int
+    projection_size: int | None
+    num_hidden_layers: int
+    num_attention_heads: int
+    max_position_embeddings: int
+    hidden_act: str
+    layer_norm_eps: float
+    eos_token_id: int
+
+
+class TextSideConfig(TextConfig, total=False):
+    """Types of a config.json of the text alone, or of both sides."""
+
+    text_config: TextConfig
+
+
 def read_clip_text(folder: str | Path) -> tuple[TextTower, PyTree]:
     """Tower and parameters of a CLIP text model, or of the text side of a whole CLIP.
 
@@ -53,25 +77,40 @@ def read_clip_text(folder: str | Path) -> tuple[TextTower, PyTree]:
       UserError: files are missing or damaged, the config is of another model, or tensors do not
         fit it.
     """
-    config, tensors = read_folder(folder)
-    text = dict(_text_config(folder, config, "clip"))
-    if "projection_dim" in config:
-        text["projection_dim"] = config["projection_dim"]
-    tower = clip_text_tower(text)
-    if "text_projection.weight" not in tensors:
-        tower = tower.clone(projection=0)
-    inside = "text_model." if any(name.startswith("text_model.") for name in tensors) else ""
-    entries = clip_text_entries(tower, theirs=inside)
-    return tower, gather(tensors, entries, _shapes(tower), ignored=OTHER_SIDE)["params"]
+    with reading(folder):
+        config, tensors = read_folder(folder, TextSideConfig)
+        text = dict(_text_config(folder, config, "clip"))
+        if "projection_dim" in config:
+            text["projection_dim"] = config["projection_dim"]
+        tower = clip_text_tower(text)
+        if "text_projection.weight" not in tensors:
+            tower = tower.clone(projection=0)
+        return tower, _gathered(tower, tensors, clip_text_entries, folder)
 
 
 def read_siglip_text(folder: str | Path) -> tuple[TextTower, PyTree]:
     """As `read_clip_text`, of a SigLIP."""
-    config, tensors = read_folder(folder)
-    tower = siglip_text_tower(_text_config(folder, config, "siglip"))
+    with reading(folder):
+        config, tensors = read_folder(folder, TextSideConfig)
+        tower = siglip_text_tower(_text_config(folder, config, "siglip"))
+        return tower, _gathered(tower, tensors, siglip_text_entries, folder)
+
+
+def _gathered(
+    tower: TextTower, tensors: Tensors, entries: Callable[..., list[Entry]], folder: str | Path
+) -> PyTree:
+    """The tower's parameters, of a model of the text alone or of both sides."""
+    check_sizes(text_sizes(tower), tensors, Path(folder) / "config.json")
     inside = "text_model." if any(name.startswith("text_model.") for name in tensors) else ""
-    entries = siglip_text_entries(tower, theirs=inside)
-    return tower, gather(tensors, entries, _shapes(tower), ignored=OTHER_SIDE)["params"]
+    table = entries(tower, theirs=inside)
+    return gather(tensors, table, _shapes(tower), ignored=OTHER_SIDE)["params"]
+
+
+def text_sizes(tower: TextTower) -> dict[str, int]:
+    """What `check_sizes` compares, by its key in a text's config."""
+    keys = ("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size",
+            "max_position_embeddings")  # fmt: skip
+    return {key: size for key, size in _shape_config(tower).items() if key in keys}
 
 
 def write_clip_text(folder: str | Path, tower: TextTower, params: PyTree) -> None:

@@ -10,7 +10,6 @@ import math
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +19,34 @@ import ml_dtypes
 import numpy as np
 
 from jaxcl.errors import UserError
+from jaxcl.reading import PICKLE_DEPTH, check_unpacked, open_regular, open_zip, reading
 from jaxcl.typing import NumpyArray
+from jaxcl.weights.pickles import IGNORED, Call, Ignored, key, read_pickle
 
+DTYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype(name)
+    for name in (
+        "float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool",
+        "uint16", "uint32", "uint64", "complex64", "complex128",
+    )
+} | {
+    name: np.dtype(getattr(ml_dtypes, name))
+    for name in (
+        "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz",
+        "float8_e8m0fnu",
+    )
+}  # fmt: skip
+"""Torch's types by their names in torch."""
 STORAGES: dict[str, np.dtype[Any]] = {
-    f"{name}Storage": np.dtype(dtype)
+    f"{name}Storage": DTYPES[dtype]
     for name, dtype in {
-        "Float": np.float32, "Double": np.float64, "Half": np.float16,
-        "BFloat16": ml_dtypes.bfloat16, "Long": np.int64, "Int": np.int32, "Short": np.int16,
-        "Char": np.int8, "Byte": np.uint8, "Bool": np.bool_,
+        "Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16",
+        "Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8",
+        "Bool": "bool", "ComplexFloat": "complex64", "ComplexDouble": "complex128",
     }.items()
 }  # fmt: skip
+UNTYPED = "UntypedStorage"
+"""Holds bytes, of tensors that say their type themselves."""
 STAND_INS = (
     "argparse",
     "datetime",
@@ -46,26 +63,22 @@ STAND_INS = (
 """Packages whose objects lie beside the weights in some trainers' files; they become empty."""
 MAGIC = 0x1950A86A20F9469CFC6C
 """First number in a file from before torch 1.6."""
+MAX_DIMENSIONS = 32
 
 
 def read_torch(path: Path) -> Any:
     """The object that `torch.save` wrote: containers, numbers, and NumPy arrays for tensors.
 
     Raises:
-      UserError: the file names code beyond tensors and containers, or is cut short or damaged.
+      UserError: the file names code beyond tensors and containers, is cut short or damaged, or asks
+        for more memory than a file of its size should.
     """
-    try:
-        if zipfile.is_zipfile(path):
-            return _read_zip(path)
-        with path.open("rb") as file:
-            return _read_legacy(path, file)
-    except UserError:
-        raise
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError,
-            AttributeError, IndexError, struct.error) as error:  # fmt: skip
-        raise UserError(
-            f"{path} is no whole torch file ({type(error).__name__}: {error})"
-        ) from error
+    with reading(path, "whole torch file"):
+        with open_regular(path) as file:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                return _Reader(path).legacy(file)
+        return _Reader(path).zipped()
 
 
 @dataclass
@@ -79,142 +92,181 @@ class _Tensor(NamedTuple):
     """A tensor whose numbers come later in the file."""
 
     storage: _Storage
+    dtype: np.dtype[Any]
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
 
 
-class _StandIn(dict[Any, Any]):
-    """What an object of a trainer becomes: it takes whatever it is given and keeps nothing."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-
-    def __setitem__(self, key: Any, value: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-    def append(self, item: Any) -> None: ...
-
-    def extend(self, items: Any) -> None: ...
+def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> _Tensor:
+    if not isinstance(storage, _Storage):
+        raise TypeError("a tensor has no numbers")
+    return _Tensor(storage, storage.dtype, offset, tuple(size), tuple(stride))
 
 
-def _tensor(
-    storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+def _tensor_of_type(
+    storage: Any, offset: int, size: Any, stride: Any, grad: Any, hooks: Any, dtype: str, *_: Any
 ) -> _Tensor:
-    return _Tensor(storage, offset, tuple(size), tuple(stride))
+    """What torch writes for types that have no storage of their own, such as float8."""
+    return _tensor(storage, offset, size, stride)._replace(dtype=DTYPES[dtype])
+
+
+def _dict(pairs: Any = ()) -> dict[Any, Any]:
+    items = pairs.items() if isinstance(pairs, dict) else pairs
+    return {key(name): value for name, value in items}
+
+
+def _text(text: Any = "") -> str:
+    if not isinstance(text, str | int | float):
+        raise TypeError(f"text is made of a {type(text).__name__}")
+    return str(text)
 
 
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    ("torch", "Size"): tuple,
-    ("torch", "device"): lambda *args: ":".join(map(str, args)),
-    ("torch.torch_version", "TorchVersion"): str,
-    ("collections", "Counter"): dict,
-    ("collections", "defaultdict"): lambda *_: {},
-    ("builtins", "long"): int,
-    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1"),
-    **{
-        ("builtins", kind.__name__): kind
-        for kind in (bool, bytearray, complex, dict, float, frozenset, int, list, set, slice, str)
-    },
+    ("collections", "OrderedDict"): Call(_dict),
+    ("torch._utils", "_rebuild_tensor"): Call(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Call(_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Call(_tensor_of_type),
+    ("torch._utils", "_rebuild_parameter"): Call(lambda data, *_: data),
+    ("torch._utils", "_rebuild_parameter_with_state"): Call(lambda data, *_: data),
+    ("torch", "Size"): Call(lambda sizes=(): tuple(sizes)),
+    ("torch", "device"): Call(lambda *args: ":".join(map(_text, args))),
+    ("torch.torch_version", "TorchVersion"): Call(_text),
+    ("collections", "Counter"): Call(_dict),
+    ("collections", "defaultdict"): Call(lambda *_: {}),
+    ("_codecs", "encode"): IGNORED,
+    ("builtins", "bytearray"): IGNORED,
+    ("builtins", "slice"): IGNORED,
+    ("builtins", "bool"): Call(bool),
+    ("builtins", "complex"): Call(complex),
+    ("builtins", "dict"): Call(_dict),
+    ("builtins", "float"): Call(float),
+    ("builtins", "frozenset"): Call(lambda items=(): frozenset(map(key, items))),
+    ("builtins", "int"): Call(int),
+    ("builtins", "long"): Call(int),
+    ("builtins", "list"): Call(lambda items=(): list(items)),
+    ("builtins", "set"): Call(lambda items=(): set(map(key, items))),
+    ("builtins", "str"): Call(_text),
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, path: Path, file: BinaryIO, storage: Callable[..., _Storage]) -> None:
-        super().__init__(file, encoding="utf-8")
-        self.path, self.storage = path, storage
+class _Reader:
+    """Reads one file, and counts the bytes of its tensors."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.packed = path.stat().st_size
+        self.unpacked = 0
+        self.resolved: dict[int, Any] = {}
+
+    def zipped(self) -> Any:
+        with open_zip(self.path) as archive:
+            pickled = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            if len(pickled) != 1:
+                raise UserError(f"{self.path} is a zip, but not one that torch.save wrote")
+            root = pickled[0].removesuffix("data.pkl")
+            if f"{root}byteorder" in archive.namelist():
+                order = archive.read(f"{root}byteorder")
+                if order.strip() != b"little":
+                    raise ValueError(f"its byte order is {order[:10]!r}; only little is read")
+            storages: dict[str, _Storage] = {}
+
+            def storage(name: str, dtype: np.dtype[Any], numel: int) -> _Storage:
+                if name not in storages:
+                    storages[name] = _Storage(dtype, numel, archive.read(f"{root}data/{name}"))
+                return storages[name]
+
+            with archive.open(pickled[0]) as file:
+                found = self.load(io.BytesIO(file.read()), storage)
+        return self.resolve(found)
+
+    def legacy(self, file: BinaryIO) -> Any:
+        """From before torch 1.6: pickles one after the other, then the numbers."""
+        storages: dict[str, _Storage] = {}
+
+        def storage(name: str, dtype: np.dtype[Any], numel: int) -> _Storage:
+            return storages.setdefault(name, _Storage(dtype, numel))
+
+        def load() -> Any:
+            return self.load(file, storage)
+
+        if load() != MAGIC:
+            raise UserError(f"{self.path} is not a torch file")
+        load(), load()  # version of the format, and of the machine
+        found = load()
+        for name in load():
+            (numel,) = struct.unpack("<q", file.read(8))
+            kept = storages[name]
+            size = numel * kept.dtype.itemsize
+            if not 0 <= size <= self.packed - file.tell():
+                raise EOFError("its numbers are cut short")
+            kept.data = file.read(size)
+        return self.resolve(found)
+
+    def load(self, file: BinaryIO, storage: Callable[..., _Storage]) -> Any:
+        def persistent(saved: Any) -> _Storage:
+            kind, dtype, name, _, numel, *view = saved
+            if kind != "storage" or (view and view[0] is not None):
+                raise UserError(f"{self.path} holds a {kind} in a form that is not read")
+            if not isinstance(dtype, np.dtype):
+                raise TypeError("numbers without a type")
+            return storage(str(name), dtype, int(numel))
+
+        return read_pickle(file, self.find, persistent)
+
+    def find(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins"}.get(module, module)  # as Python 2 called it
         if (module, name) in _KNOWN:
             return _KNOWN[module, name]
-        if module in ("torch", "torch.storage") and name in STORAGES:
-            return STORAGES[name]
-        if module == "torch" and name.rpartition(".")[0] == "" and name in _DTYPES:
+        if module in ("torch", "torch.storage") and name in (*STORAGES, UNTYPED):
+            return STORAGES.get(name, DTYPES["uint8"])
+        if module == "torch" and name in DTYPES:
             return name
         if module.split(".")[0] in STAND_INS:
-            return type(name, (_StandIn,), {})
+            return IGNORED
         raise UserError(
             f"{self.path} holds more than tensors: it names {module}.{name}, which is not run; "
             "save its state_dict() alone, or as safetensors"
         )
 
-    def persistent_load(self, saved: Any) -> _Storage:
-        kind, dtype, key, _, numel, *view = saved
-        if kind != "storage" or (view and view[0] is not None):
-            raise UserError(f"{self.path} holds a {kind} in a form that is not read")
-        return self.storage(str(key), dtype, int(numel))
+    def resolve(self, found: Any, depth: int = 0) -> Any:
+        """Arrays for tensors, in containers that are shared where they are shared in the file."""
+        if isinstance(found, Ignored | Call):
+            return {}
+        if not isinstance(found, _Tensor | Mapping | list | tuple):
+            return found
+        if depth > PICKLE_DEPTH:
+            raise ValueError(f"its containers are nested more than {PICKLE_DEPTH} deep")
+        if id(found) not in self.resolved:
+            items: Any
+            if isinstance(found, _Tensor):
+                items = self.array(found)
+            elif isinstance(found, Mapping):
+                items = {name: self.resolve(item, depth + 1) for name, item in found.items()}
+            else:
+                items = [self.resolve(item, depth + 1) for item in found]
+            self.resolved[id(found)] = items
+        return self.resolved[id(found)]
 
-
-_DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool")
-
-
-def _read_zip(path: Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-        pickled = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        if len(pickled) != 1:
-            raise UserError(f"{path} is a zip, but not one that torch.save wrote")
-        root = pickled[0].removesuffix("data.pkl")
-        storages: dict[str, _Storage] = {}
-
-        def storage(key: str, dtype: np.dtype[Any], numel: int) -> _Storage:
-            if key not in storages:
-                storages[key] = _Storage(dtype, numel, archive.read(f"{root}data/{key}"))
-            return storages[key]
-
-        with archive.open(pickled[0]) as file:
-            found = _Unpickler(path, io.BytesIO(file.read()), storage).load()
-    return _resolve(found)
-
-
-def _read_legacy(path: Path, file: BinaryIO) -> Any:
-    """From before torch 1.6: pickles one after the other, then the numbers."""
-    storages: dict[str, _Storage] = {}
-
-    def storage(key: str, dtype: np.dtype[Any], numel: int) -> _Storage:
-        return storages.setdefault(key, _Storage(dtype, numel))
-
-    def load() -> Any:
-        return _Unpickler(path, file, storage).load()
-
-    if load() != MAGIC:
-        raise UserError(f"{path} is not a torch file")
-    load(), load()  # version of the format, and of the machine
-    found = load()
-    for key in load():
-        (numel,) = struct.unpack("<q", file.read(8))
-        kept = storages[key]
-        kept.data = file.read(numel * kept.dtype.itemsize)
-    return _resolve(found)
-
-
-def _resolve(found: Any) -> Any:
-    if isinstance(found, _Tensor):
-        return _array(found)
-    if isinstance(found, _StandIn | type):
-        return {}
-    if isinstance(found, Mapping):
-        return {name: _resolve(item) for name, item in found.items()}
-    if isinstance(found, list | tuple):
-        return [_resolve(item) for item in found]
-    return found
-
-
-def _array(tensor: _Tensor) -> NumpyArray:
-    storage, offset, size, stride = tensor
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if math.prod(size) and not 0 <= offset <= last < len(storage.data) // storage.dtype.itemsize:
-        raise ValueError("a tensor reaches beyond its numbers")
-    flat = np.frombuffer(storage.data, storage.dtype)
-    if not math.prod(size):
-        return np.zeros(size, storage.dtype)
-    steps = [step * flat.itemsize for step in stride]
-    return np.lib.stride_tricks.as_strided(flat[offset:], size, steps).copy()
+    def array(self, tensor: _Tensor) -> NumpyArray:
+        """The numbers of a tensor, which must lie in its storage from the first to the last."""
+        storage, dtype, offset, size, stride = tensor
+        numbers = (offset, *size, *stride)
+        if len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
+            raise ValueError(f"a tensor has {len(size)} dimensions and {len(stride)} strides")
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError("a tensor has a negative offset, size or stride")
+        if 0 in size:
+            return np.zeros(size, dtype)
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if last >= len(storage.data) // dtype.itemsize:
+            raise ValueError("a tensor reaches beyond its numbers")
+        self.unpacked += math.prod(size) * dtype.itemsize
+        check_unpacked(self.unpacked, self.packed)
+        steps = [step * dtype.itemsize for step in stride]
+        start = offset * dtype.itemsize
+        view: NumpyArray = np.ndarray(size, dtype, storage.data, start, steps)
+        return view.copy()
 
 
 def write_torch(path: Path, tensors: Mapping[str, NumpyArray]) -> None:

@@ -3,16 +3,30 @@ transformers' ViT."""
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from jaxcl.encoders import ViT
 from jaxcl.encoders.positions import sincos_positions
 from jaxcl.errors import UserError
+from jaxcl.reading import check_form
 from jaxcl.typing import NumpyArray, PyTree
 from jaxcl.weights.files import Tensors
 from jaxcl.weights.tables import ACTIVATIONS, Entry, Layout, layer_norm, linear
+
+
+class ViTConfig(TypedDict, total=False):
+    """Types of what is read of a config.json of transformers' ViT."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    patch_size: int
+    image_size: int
+    hidden_act: str
+    layer_norm_eps: float
 
 
 def timm_entries(network: ViT) -> list[Entry]:
@@ -124,6 +138,7 @@ def transformers_network(config: Mapping[str, Any]) -> ViT:
     Raises:
       UserError: it asks for an activation that is not here.
     """
+    check_form(config, ViTConfig, "config.json")
     activation = config.get("hidden_act", "gelu")
     if activation not in ACTIVATIONS:
         raise UserError(f"hidden_act={activation!r}; one of {', '.join(ACTIVATIONS)} is read")

@@ -201,3 +201,20 @@ def test_damaged_files_give_nothing(picture: Callable) -> None:
     for broken in (b"", b"text", *cut):
         assert decode(broken, 3) is None
         assert crop_views(broken, 3, (Box((0, 0, 9, 9), 4),), ANY) is None
+
+
+@pytest.mark.parametrize("end", [".png", ".jpg"])
+def test_an_image_of_too_many_pixels_is_not_decoded(end, monkeypatch):
+    data = cv2.imencode(end, np.zeros((10, 11, 3), np.uint8))[1].tobytes()
+    monkeypatch.setattr(pixels_module, "PIXELS", 110)
+    assert decode(data, 3).shape == (10, 11, 3)
+    monkeypatch.setattr(pixels_module, "PIXELS", 109)
+    assert decode(data, 3) is None
+
+
+def test_a_strip_is_resized_around_its_middle():
+    """Resized as a whole it would have 224 x 13,440,000 pixels."""
+    strip = np.random.default_rng(0).integers(256, size=(1, 60_000, 3), dtype=np.uint8)
+    square = resize_and_centre(strip, 224)
+    np.testing.assert_array_equal(square, resize_and_centre(strip[:, 29_968:30_032], 224))
+    assert resize_and_centre(strip.transpose(1, 0, 2), 224).shape == (224, 224, 3)

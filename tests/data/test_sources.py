@@ -37,7 +37,7 @@ def test_digits_are_the_same_every_time() -> None:
     first, second = Digits().split("test"), Digits().split("test")
     np.testing.assert_array_equal(first.image(499), second.image(499))
     assert Digits(size=8).split("train").shape == (8, 8, 1)
-    with pytest.raises(UserError, match=r"data\.source\.size=7 is below the digits' 8 pixels"):
+    with pytest.raises(UserError, match=r"Digits\(7\) is below the digits' 8 pixels"):
         Digits(size=7).split("train")
 
 

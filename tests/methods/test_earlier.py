@@ -14,7 +14,7 @@ from jaxcl.encoders import MLP, initialise
 from jaxcl.methods import Method, SimCLR
 from jaxcl.methods.earlier import Part, difference, named_run, read_run
 from jaxcl.training.beginning import with_encoder
-from jaxcl.weights import save_encoder
+from jaxcl.weights import read_tensors, save_encoder, write_tensors
 
 KEY = "method.start_from"
 HEAD = MLP((0, 12), 8, final_norm="scale")
@@ -132,6 +132,18 @@ def test_slow_copies_and_statistics_start_from_the_file_too(tmp_path, pretrained
     same(params, {"encoder": kept.params, "head": 1})
     same(memory.params, {"encoder": kept.params, "head": zeros.params})
     same(memory.stats, {"slow": {"encoder": kept.stats}})
+
+    two = {}
+    for prefix, factor in (("a.", 1.0), ("b.", 2.0)):
+        scaled = jax.tree.map(lambda x, by=factor: by * np.asarray(x), kept.params)
+        save_encoder(tmp_path / "part.npz", kept.encoder, scaled, kept.stats, prefix=prefix)
+        two |= read_tensors(tmp_path / "part.npz")
+    write_tensors(tmp_path / "two.npz", two)
+    start = (SimCLR(RECIPE, encoder=ENCODER), params, memory, str(tmp_path / "two.npz"))
+    with pytest.raises(UserError, match=r"several networks; say --train.start-prefix: a\., b\."):
+        with_encoder(*start)
+    doubled, _ = with_encoder(*start, prefix="b.")
+    same(doubled["encoder"], jax.tree.map(lambda x: 2.0 * np.asarray(x), kept.params))
 
     wide = SimCLR(RECIPE, encoder=ENCODER.clone(width=0.25))
     for method, path, words in (
