@@ -280,12 +280,14 @@ def differences(
       data_known: the run keeps its data's fingerprint, so their place does not matter.
     """
     stored, new = _stored(run), flatten(to_json(asked))
-    home, filled = stored.pop(HOME, ""), dict[str, Any]()
+    home, filled = str(stored.pop(HOME, "")), dict[str, Any]()
     with contextlib.suppress(UserError):  # what cannot be made any more differs anyway
         made = settled(followed(from_json(stored, classes_of(asked)), home, run))
         filled = flatten(to_json(made))
+    with reading(run / CONFIG):
+        kept = flatten(stored)
     places = {name: filled[name] for name in PLACES if name in filled}
-    old = filled | flatten(stored) | places
+    old = filled | kept | places
 
     def differs(name: str) -> bool:
         if old.get(name) == new.get(name) or name in FREE or (data_known and name in DATA):

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from jaxcl.data.pixels import EXTENSIONS
 from jaxcl.errors import UserError
+from jaxcl.reading import reason
 
 _SYSTEM = ("__MACOSX", "lost+found")  # folders that operating systems leave behind
 _SHOWN = 6  # kinds and names that a line lists before it counts the others
@@ -154,9 +155,10 @@ def _zip_listing(path: Path, changed: tuple[int, int]) -> Listing:
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+    except Exception as error:  # besides BadZipFile, whatever zipfile meets in a damaged one
         raise UserError(
-            f"data.source={path} cannot be read as a zip file ({error}); copy or pack it again"
+            f"data.source={path} cannot be read as a zip file ({reason(error)}); "
+            "copy or pack it again"
         ) from error
     found, folders = Listing(path, []), list[str]()
     for member in members:

@@ -28,10 +28,10 @@ from tiny_text import tiny_weights
 from jaxcl import UserError
 from jaxcl.data import Images
 from jaxcl.data.examples import Unreadable
-from jaxcl.data.lines import read_lines
 from jaxcl.data.pixels import decode
 from jaxcl.evaluate.sts import read_pairs
 from jaxcl.experiment import load_config, save_config
+from jaxcl.tables import read_lines
 from jaxcl.tokens import prepared, token_ids
 from jaxcl.weights import (
     read_bert,
@@ -162,9 +162,9 @@ READERS = {
     "index": (make_index, "model.safetensors.index.json", lambda file: read_tensors(file.parent)),
     "images": (make_images, "images.zip", read_images),
     "text": (lambda p: (p / "x.txt").write_text("a b\n" * 20), "x.txt",
-             lambda file: list(read_lines(str(file)))),
+             lambda file: list(read_lines(file))),
     "gzip": (lambda p: (p / "x.txt.gz").write_bytes(gzip.compress(b"a b\n" * 20)), "x.txt.gz",
-             lambda file: list(read_lines(str(file)))),
+             lambda file: list(read_lines(file))),
     "sts": (make_sts, "dev.tsv", lambda file: read_pairs([file])),
     "tokenizer": (make_sentences, "tokenizer.json", read_tokenizer),
     "config": (make_run, "config.json", lambda file: load_config(file.parent)),
