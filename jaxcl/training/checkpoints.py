@@ -4,8 +4,10 @@ orbax writes and reads; a checkpoint counts once it is renamed into place, so a 
 is never seen. Beside each lies a fingerprint of its numbers, so that a damaged one is passed over.
 """
 
+import errno
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +32,8 @@ _SCORE = "score.json"
 _FACTS = ("meta/metadata", "metrics/metrics")
 """Files of a checkpoint that hold the same: its fingerprint, and the score it was saved with."""
 _GONE = ".removed"
+_SMALL_FILES = 1 << 20
+"""Bytes that a checkpoint may take beside its numbers."""
 
 
 class Checkpoints:
@@ -75,6 +79,7 @@ class Checkpoints:
         def write() -> None:
             self._settle()
             self._folder.mkdir(exist_ok=True)
+            _check_room(self._folder, copied)
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(_plain(copied)),
                 meta=ocp.args.JsonSave(facts),
@@ -294,8 +299,20 @@ def _is_damage(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    causes = map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO))
+    if told := next((cause for cause in causes if cause in str(error)), None):
+        return told  # in the middle of a long line of the library that writes
     lines = str(error).split(". ")[0].splitlines() or [type(error).__name__]
     return lines[0][:200]
+
+
+def _check_room(folder: Path, state: State) -> None:
+    """Raises `OSError` on a disk that will be full: orbax would notice half-way, and each of its
+    threads complain of it."""
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _SMALL_FILES
+    disk = shutil.disk_usage(folder)
+    if disk.total and disk.free < needed:  # some file systems do not tell
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _remove(place: Path) -> None:

@@ -155,6 +155,16 @@ def test_a_disk_that_refuses_is_told_at_once_with_the_last_good_checkpoint(
     assert tiny.same_bits(restored(saved)[0], state(4))
 
 
+def test_a_disk_that_is_nearly_full_is_told_before_anything_is_written(saved, monkeypatch):
+    usage = shutil.disk_usage(saved)
+    checkpoints, before = Checkpoints(saved), sorted(saved.rglob("*"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_200_000))
+    with pytest.raises(UserError, match=r"No space left on device.*good checkpoint is step 4"):
+        checkpoints.save(state(5))
+    checkpoints.close()
+    assert sorted(saved.rglob("*")) == before
+
+
 def test_training_goes_on_over_the_step_of_a_damaged_checkpoint(saved):
     largest_file(saved, 4).write_bytes(b"")
     found, told = restored(saved, train=True)
