@@ -1,8 +1,8 @@
 """Every reader of files from elsewhere, given small real files that were changed at random.
 
 Whatever comes of a file, it is read, or refused with one `UserError`; nothing in it is run, and no
-reader takes ten seconds. A few dozen inputs a reader, 200 in the extended part or JAXCL_INPUTS of them
-(a twentieth where each is traced); the seed is printed, and JAXCL_SEED=NUMBER repeats it.
+reader takes ten seconds. A few dozen inputs a reader, 200 in the extended part or JAXCL_INPUTS of
+them (a twentieth where each is traced); the seed is printed, and JAXCL_SEED=NUMBER repeats it.
 """
 
 import contextlib
