@@ -1,6 +1,6 @@
 """DINO on CIFAR-10 for two CPU cores: a small transformer with local crops, 10 epochs.
 
-5 epochs of 20,000 images are too few for it, one seed, with the weaker views of before 2026-11-28:
+5 epochs of 20,000 images are too few for it, one seed, with weaker views of before 2026-11-28:
 kNN 28.1 %, linear 36.5 %; untrained: 29.2 %, 31.9 %. The whole 10 epochs: not run yet.
 
 python train.py configs/dino_vit_cifar10_small.py --data folder-or-zip-of-class-folders
