@@ -1,6 +1,7 @@
 """SimCLR v2 on CIFAR-10 for two CPU cores, first run: pre-training, 10 epochs.
 
-15 minutes of CPU time, one seed, weaker views of before 2026-11-28: kNN 49.0 % of 2,000 test images among 10,000.
+15 minutes of CPU time, one seed, weaker views of before 2026-11-28: kNN 49.0 % of 2,000 test images
+among 10,000.
 
     python train.py configs/simclr_v2_cifar10_small_pretrain.py
     python train.py configs/simclr_v2_cifar10_small_finetune.py
