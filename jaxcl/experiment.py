@@ -52,7 +52,7 @@ class Train:
     start_part: str = ""
     """Part of a start file that holds several networks: "student" say; empty: the usual one."""
     start_prefix: str | None = None
-    """What the names of the wanted encoder begin with in the start file, "module.encoder_k." say;
+    """Beginning of the names of the encoder's tensors in the start file, "module.encoder_k." say;
     None: found from the names."""
     log_every: int = 50
     """Steps between lines of the log."""

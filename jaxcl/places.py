@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 
 DATA = ("data.source.path", "data.lines", "data.tokenizer", "data.labels.file")
-"""What is read at every start of a run: its fingerprint tells whether it is the same."""
+"""Fields whose files are read at every start of a run. Whether the same lies there is told by the
+fingerprint of the training examples, which the run directory keeps."""
 STARTS = ("train.start", "method.start_from", "method.teacher_run", "method.pretrained")
-"""What only the first step reads."""
+"""Fields whose files are read once, before the first step of a run."""
 PLACES = (*DATA, *STARTS, "probe.folder")
 
 

@@ -123,7 +123,7 @@ class Layout(NamedTuple):
     test_rule: str
     """Why the test images are these."""
     left: list[str]
-    """What is not read, and why."""
+    """Lines about the images and folders that are not read, each with its reason."""
 
 
 def find_layout(path: Path) -> Layout:

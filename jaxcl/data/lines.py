@@ -163,7 +163,7 @@ class Sentences:
         return np.full(len(self), -1, np.int32)
 
     def fingerprint(self) -> str:
-        """Of the tokens, so of sentences and tokenizer."""
+        """A word that changes with the tokens, so with the sentences and with the tokenizer."""
         return fingerprint(len(self), self._flat, self.lengths)
 
     def tokens(self, i: int) -> Int[NumpyArray, "t"]:
