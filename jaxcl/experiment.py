@@ -302,6 +302,12 @@ def differences(
     }
 
 
+def shared_fields(experiment: Experiment) -> dict[str, Any]:
+    """The fields that are the same in all processes of a run: all but places of files."""
+    fields = flatten(to_json(experiment))
+    return {name: value for name, value in fields.items() if name not in PLACES}
+
+
 def flatten(stored: Any, prefix: str = "") -> dict[str, Any]:
     """Nested JSON as {"method.encoder.depth": 18, ...}."""
     if isinstance(stored, dict):

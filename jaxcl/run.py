@@ -115,7 +115,7 @@ def load(
         experiment.method, experiment.optim, experiment.probe, experiment.data.batch_size,
         shapes["steps_per_epoch"], len(shapes["classes"]), shapes.get("examples", 0),
     )  # fmt: skip
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     begin = jax.jit(_initial(trainer, experiment, path))
     abstract = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), jax.eval_shape(begin)

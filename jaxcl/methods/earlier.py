@@ -127,11 +127,11 @@ def read_run(run: str, key: str, *, at: int | None = None, classes: Iterable[typ
     """
     # Reading a run needs its trainer, which imports this floor: so only when it is called.
     from jaxcl.run import load
-    from jaxcl.scale import data_mesh
+    from jaxcl.scale import local_mesh
 
     check_run(run, key)
     try:
-        with jax.set_mesh(data_mesh(1)):  # where it is read, however many will train
+        with jax.set_mesh(local_mesh()):  # where it is read, however many will train
             found = load(run, at=at, classes=classes)
     except UserError as error:
         raise UserError(f"{key}: {error}") from error

@@ -1,6 +1,7 @@
 """`eval.py RUN [options]`: features, scores beside two baselines, the report."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatch
@@ -23,6 +24,7 @@ from jaxcl.evaluate.table import comparison_table
 from jaxcl.experiment import classes_of, flatten, read_config, to_json
 from jaxcl.options import POSITIONAL, parsed
 from jaxcl.programs.answers import answered, untrained
+from jaxcl.programs.hosts import HELP, joined
 from jaxcl.programs.progress import step, told
 from jaxcl.programs.protocol import evaluate_protocol
 from jaxcl.programs.similarity import evaluate_sentences
@@ -90,7 +92,11 @@ class Evaluate:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with 2 for a user's mistake."""
-    answered(lambda: evaluate_run(parsed(Evaluate, arguments, program="eval.py")))
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    about = f"{Evaluate.__doc__}\n\n{HELP}"
+    answered(lambda: evaluate_run(
+        parsed(Evaluate, joined(arguments), program="eval.py", description=about)
+    ))  # fmt: skip
 
 
 def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:
@@ -100,6 +106,8 @@ def evaluate_run(options: Evaluate) -> dict[str, Evaluation]:
       UserError: no run there, no data, or options that do not go together.
     """
     classes = classes_of(read_config(options.config)) if options.config else {}
+    if jax.process_index() and (options.protocol is None or not PROTOCOLS[options.protocol].linear):
+        return {}  # the first of several processes does it alone
     best = options.best or (options.protocol is not None and PROTOCOLS[options.protocol].best)
     run = tolerant(load(options.run, best=best, classes=classes.values()), options.max_bad)
     if options.protocol is not None:

@@ -18,6 +18,7 @@ from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
 from jaxcl.evaluate.knn import knn_scores, top_accuracy
 from jaxcl.experiment import Experiment, flatten, to_json
+from jaxcl.programs.answers import STOPPED
 from jaxcl.protocols import PROTOCOLS, KNNProtocol, LinearProtocol, Name, linear_experiment
 from jaxcl.records import write_whole
 from jaxcl.run import Run, load
@@ -90,7 +91,8 @@ def evaluate_protocol(
     for label, value in scores.items():
         print(f"  {label:<{width}}  {value:6.2f} %")
     kept = run.path / f"protocol_{name}{changed}.json"
-    write_whole(kept, json.dumps(told | {"scores": scores}, indent=1) + "\n")
+    if jax.process_index() == 0:
+        write_whole(kept, json.dumps(told | {"scores": scores}, indent=1) + "\n")
     return scores
 
 
@@ -229,7 +231,7 @@ def _linear(
         start_step=int(run.state.step), epochs=epochs, batch_size=batch_size,
     )  # fmt: skip
     if not fit(_beside(experiment, run), path).finished:
-        sys.exit(130)
+        sys.exit(STOPPED)
     print(f"  linear classifier: {path}")
     return _linear_scores(path, split)
 
@@ -239,7 +241,7 @@ def _beside(experiment: Experiment, run: Run) -> Experiment:
     own, devices = run.experiment, run.experiment.train.devices
     train = replace(
         own.train, dir="", start="", save_every=0, wandb="",
-        devices=devices if devices <= jax.device_count() else 0,
+        devices=devices if jax.process_count() == 1 and devices <= jax.device_count() else 0,
     )  # fmt: skip
     asked = experiment.data
     assert isinstance(asked, Data) and isinstance(own.data, Data)

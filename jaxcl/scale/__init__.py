@@ -1,5 +1,15 @@
-"""Devices: the mesh, and how arrays lie on it."""
+"""Devices: the mesh, how arrays lie on it, and the processes that share it."""
 
-from jaxcl.scale.mesh import data_mesh, platform, replicated, rows_split
+from jaxcl.scale.mesh import data_mesh, local_mesh, platform, replicated, rows_split
+from jaxcl.scale.processes import ProcessGroup, join, process_group
 
-__all__ = ["data_mesh", "platform", "replicated", "rows_split"]
+__all__ = [
+    "ProcessGroup",
+    "data_mesh",
+    "join",
+    "local_mesh",
+    "platform",
+    "process_group",
+    "replicated",
+    "rows_split",
+]

@@ -13,13 +13,24 @@ def data_mesh(count: int = 0) -> Mesh:
     """A mesh of one axis `data` over the first `count` devices; 0: over all of them.
 
     Raises:
-      UserError: there are fewer devices.
+      UserError: there are fewer devices, or one of several processes is left without any.
     """
     devices: Sequence[jax.Device] = jax.devices()
     if count > len(devices):
         raise UserError(f"train.devices={count}, but there are {len(devices)}; use 0 for all")
-    chosen = np.array(devices[: count or None])
-    return Mesh(chosen, ("data",), axis_types=(AxisType.Auto,))
+    chosen = devices[: count or None]
+    without = set(range(jax.process_count())) - {device.process_index for device in chosen}
+    if without:
+        raise UserError(
+            f"train.devices={count} leaves process {min(without)} of {jax.process_count()} without "
+            "a device; use 0 for all"
+        )
+    return Mesh(np.array(chosen), ("data",), axis_types=(AxisType.Auto,))
+
+
+def local_mesh() -> Mesh:
+    """A mesh of one axis `data` over the first of this process's own devices."""
+    return Mesh(np.array(jax.local_devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
 
 
 def platform() -> str:

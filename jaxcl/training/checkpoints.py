@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 
 from jaxcl.errors import UserError
 from jaxcl.records import DAMAGED, has_record, read_record, sealed, unsealed, write_record
+from jaxcl.scale import process_group
 from jaxcl.training.state import State
 from jaxcl.typing import Array, Int, PyTree
 
@@ -130,6 +131,9 @@ class Checkpoints:
             which none is whole, or none after that many steps.
         """
         steps = self.steps[::-1]
+        group = process_group() if self._train else None
+        if group:
+            group.agree({"checkpoints": steps})
         if at is not None and at not in steps:
             raise UserError(f"{self.run} holds no checkpoint after step {at}, only {self.steps}")
         if at is not None:
@@ -138,17 +142,15 @@ class Checkpoints:
             steps.sort(key=self._score, reverse=True)
         problems: dict[int, Exception] = {}
         for step in steps:
-            try:
-                state = self._read(step, like)
-            except Exception as error:  # whatever orbax meets in a damaged file
-                if not _is_damage(error):
-                    raise UserError(
-                        f"checkpoint {step} of {self.run} cannot be read ({_reason(error)})"
-                    ) from error
-                problems[step] = error
-                continue
-            self._clear_away(problems)
-            return state
+            state, problem = self._tried(step, like)
+            if group:  # it counts where all can read it
+                told = group.gathered(_reason(problem) if problem else "")
+                others = (ValueError(f"process {r}: {t}") for r, t in enumerate(told) if t)
+                problem = problem or next(others, None)
+            if problem is None:
+                self._clear_away(problems)
+                return state
+            problems[step] = problem
         for problem in problems.values():
             if isinstance(problem, UserError):  # other shapes, and no other one has those wanted
                 raise problem
@@ -223,6 +225,21 @@ class Checkpoints:
         for step in steps[: -self._keep]:
             if step != best:
                 _remove(self._folder / str(step))
+
+    def _tried(self, step: int, like: State) -> tuple[State | None, Exception | None]:
+        """A checkpoint's state, or what is wrong with it.
+
+        Raises:
+          UserError: memory, or the right to read it, is missing.
+        """
+        try:
+            return self._read(step, like), None
+        except Exception as error:  # whatever orbax meets in a damaged file
+            if not _is_damage(error):
+                raise UserError(
+                    f"checkpoint {step} of {self.run} cannot be read ({_reason(error)})"
+                ) from error
+            return None, error
 
     def _clear_away(self, problems: dict[int, Exception]) -> None:
         """Tells of damaged checkpoints; where the run goes on, sets them aside, so that their steps

@@ -26,15 +26,15 @@ from jaxcl.data.examples import class_sizes
 from jaxcl.data.order import epoch_order
 from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
-from jaxcl.experiment import Experiment, check, flatten, to_json
+from jaxcl.experiment import Experiment, check, flatten, shared_fields, to_json
 from jaxcl.methods import Batch, Represent
 from jaxcl.places import settled
 from jaxcl.records import Unwritable, writing
 from jaxcl.run import save_shapes
-from jaxcl.scale import data_mesh, replicated
+from jaxcl.scale import data_mesh, process_group, replicated
 from jaxcl.training.beginning import begun
 from jaxcl.training.checkpoints import UNJUDGED, Checkpoints, not_finite
-from jaxcl.training.directory import check_data, check_free, claim
+from jaxcl.training.directory import check_data, check_free, claim, versions
 from jaxcl.training.logs import Display, Log, read_metrics
 from jaxcl.training.monitors import COLLAPSED
 from jaxcl.training.ownership import owning
@@ -75,7 +75,7 @@ def fit(experiment: Experiment, run: str | Path | None = None) -> Outcome:
     run = Path(run or experiment.train.dir or "runs/run")
     experiment = settled(experiment)
     check(experiment)
-    with owning(run, main=jax.process_index() == 0) as still_owned:
+    with owning(run) as still_owned:
         check_free(run, experiment)
         mesh = data_mesh(experiment.train.devices)
         with jax.set_mesh(mesh):
@@ -109,6 +109,8 @@ class _Run:
         self.examples = experiment.data.split("train")
         self.data = self.examples.fingerprint()
         check_data(run, self.examples.title, self.data, may_change=experiment.train.changed_data)
+        if group := process_group():
+            group.agree({**shared_fields(experiment), **versions(), "data": self.data})
         experiment.method.check_labels(
             self.examples.title, len(self.examples.classes),
             any_known=bool((self.examples.labels >= 0).any()),
@@ -410,7 +412,7 @@ class _Run:
             "data": f"{self.examples.title}: {len(self.examples):,} {self.unit}, "
             f"{class_sizes(self.examples.labels)}, {self.feed.road}",
             **self.examples.about,
-            "devices": f"{self.mesh.size} x {device.device_kind}",
+            "devices": f"{self.mesh.size} x {device.device_kind}{_processes()}",
             "global batch": f"{data.batch_size} {self.unit}, {per_device} per device",
             **experiment.method.facts(data.batch_size),
             "steps": f"{self.total:,} = {experiment.optim.epochs} epochs x {self.per_epoch:,}",
@@ -426,6 +428,11 @@ class _Run:
         width = max(map(len, lines))
         for name, value in lines.items():
             self.display.tell(f"{name:<{width}}  {value}")
+
+
+def _processes() -> str:
+    group = process_group()
+    return f", of {group.size} processes" if group else ""
 
 
 def _count(tree: PyTree) -> int:

@@ -15,8 +15,11 @@ from typing import Any
 
 from jaxcl.errors import UserError
 from jaxcl.records import writing
+from jaxcl.scale import process_group
 
 LOCK = ".lock"
+SEEN_WITHIN = 10.0
+"""Seconds after which what one process wrote is seen by all on a disk that they share."""
 BEAT = 15.0
 """Seconds between two signs of life for other hosts: the time at which the lock was changed."""
 PATIENCE = 90.0
@@ -139,24 +142,41 @@ class Owner:
 
 
 @contextmanager
-def owning(run: Path, *, main: bool = True) -> Iterator[Callable[[], None]]:
+def owning(run: Path) -> Iterator[Callable[[], None]]:
     """Holds a run directory while something is done there; gives the check that it is still held.
 
-    Args:
-      run: the directory.
-      main: False on all hosts but the first, which hold nothing.
+    Where several processes train, the first one holds it for all.
 
     Raises:
-      UserError: another process trains there, or the lock cannot be written.
+      UserError: another process trains there, the lock cannot be written, or not all processes of
+        this run see the directory.
     """
-    if not main:
+    group = process_group()
+    if group and group.rank:
+        group.gathered("")  # the first one has it
+        _check_shared(run, group.rank)
         yield lambda: None
         return
     owner = Owner(run, lambda line: print(line, file=sys.stderr))
     try:
+        if group:
+            group.cleaners.append(owner.release)
+            group.gathered("")
         yield owner.check
     finally:
         owner.release()
+
+
+def _check_shared(run: Path, rank: int) -> None:
+    """Waits a little for the lock to be seen here: disks over a network may be late."""
+    until = time.monotonic() + SEEN_WITHIN
+    while not (run / LOCK).exists():
+        if time.monotonic() > until:
+            raise UserError(
+                f"process {rank} does not see {run.absolute()} as process 0 does; use a --dir on a "
+                "disk that all processes share"
+            )
+        time.sleep(0.1)
 
 
 def _who(owner: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from jaxcl.scale import ProcessGroup, process_group
+
 
 class Stop:
     """Whether someone asked the run to stop."""
@@ -22,10 +24,25 @@ class Stop:
         return self._asked
 
 
+class SharedStop(Stop):
+    """Whether someone asked any of the processes; the same answer in all of them."""
+
+    def __init__(self, group: ProcessGroup) -> None:
+        self._group = group
+
+    def ask(self) -> None:
+        self._group.ask_stop()
+
+    def asked(self) -> bool:
+        self._asked = self._asked or self._group.stops()
+        return self._asked
+
+
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
     """Ctrl-C and SIGTERM ask; a second one stops at once."""
-    stop = Stop()
+    group = process_group()
+    stop = SharedStop(group) if group else Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.ask()

@@ -1,0 +1,326 @@
+"""Several processes that train one run: how they begin, stop at one step, and end together.
+
+Each has a thread that gives a sign of life every second and looks for those of the others. So a
+process that fails, or is killed, ends all of them, where they would otherwise wait for it for ever.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache
+from types import TracebackType
+from typing import Any, NoReturn
+
+import jax
+from jax.experimental import multihost_utils
+
+from jaxcl.errors import UserError
+
+BEAT, PAUSE = 1.0, 0.05
+"""Seconds between two signs of life, and between two looks while all agree where to stop."""
+PATIENCE = 20.0
+"""Seconds without a sign of life after which a process counts as gone."""
+FAREWELL = 10.0
+"""Seconds that the first process, which all others ask, waits for them to hear of an end."""
+NOTICE, ARRIVAL = 10.0, 300.0
+"""Seconds after which a process says that it waits for the others to begin, and gives up."""
+PORT = 8476
+"""Where the first process listens unless an address says otherwise."""
+_GONE = {
+    "line": f"no sign of life for {PATIENCE:g} s; all of them, started again, go on from the "
+    "newest checkpoint",
+    "status": 1,
+}
+_APART = "did not find the others"
+_TOGETHER = "start all of them with one --hosts and --of, the address that of --rank 0"
+_TIMES: dict[str, Any] = {
+    "initialization_timeout": int(2 * ARRIVAL),  # where jax gives up, it does so with a trace
+    "heartbeat_timeout_seconds": 50,  # where the first process's machine is gone
+    "shutdown_timeout_seconds": 7 * 24 * 3600,  # who is done waits for those that are watched here
+}
+_FOREIGN = ("Gloo", "NCCL", "oordination service", "barrier", "DEADLINE_EXCEEDED", "UNAVAILABLE")
+"""Words of errors that another process's end causes."""
+
+
+def join(address: str = "", rank: int = 0, of: int = 0) -> None:
+    """Makes this process one of several that train together; nothing where it is alone.
+
+    To be called before anything else asks jax for its devices. Without an address, the processes of
+    a SLURM step, of Open MPI and of a TPU pod are found, and those that `JAX_COORDINATOR_ADDRESS`
+    names.
+
+    Args:
+      address: of the first process, as all of them reach it: host or host:port.
+      rank: which process this is, from 0.
+      of: how many there are.
+
+    Raises:
+      UserError: the three do not go together, or the others do not come.
+    """
+    asked: dict[str, Any] = {}
+    if address:
+        if of < 1 or not 0 <= rank < of:
+            raise UserError(
+                f"--hosts {address} --rank {rank} --of {of}: every process needs its own rank, "
+                "from 0 to one less than --of"
+            )
+        host, _, port = address.rpartition(":") if ":" in address else (address, "", str(PORT))
+        if not host or not port.isdecimal():
+            raise UserError(f"--hosts {address} is no host or host:port")
+        asked = {"coordinator_address": f"{host}:{port}", "num_processes": of, "process_id": rank}
+    elif rank or of:
+        raise UserError("--rank and --of need the first process's address: add --hosts")
+    elif not _found():
+        return
+    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
+    who = f"process {rank} of {of} at {address}" if address else "this process"
+    timers = [
+        threading.Timer(NOTICE, _tell, [f"{who} waits for the others"]),
+        threading.Timer(ARRIVAL, _alone, [f"{who} {_APART} within {ARRIVAL:g} s; {_TOGETHER}"]),
+    ]
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
+    try:
+        jax.distributed.initialize(**asked, **_TIMES)
+        process_group()
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{who} {_APART} ({reason}); {_TOGETHER}") from error
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _alone(line: str) -> None:
+    _tell(f"error: {line}")
+    _exit(2)
+
+
+def _found() -> bool:
+    """Whether this process was started as one of several that jax can find."""
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        return True
+    for count in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        if int(os.environ.get(count) or 1) > 1:
+            return True
+    if "tpu" not in (jax.config.values["jax_platforms"] or "").split(","):
+        return False
+    if "TPU_WORKER_HOSTNAMES" in os.environ:
+        slices = int(os.environ.get("MEGASCALE_NUM_SLICES") or 1)
+        return "," in os.environ["TPU_WORKER_HOSTNAMES"] or slices > 1
+    return "TPU_SKIP_MDS_QUERY" not in os.environ  # else a virtual machine's own data say it
+
+
+def process_group() -> "ProcessGroup | None":
+    """The processes that this one is one of; None where it is alone."""
+    several = jax.distributed.is_initialized() and jax.process_count() > 1
+    return _group() if several else None
+
+
+@cache
+def _group() -> "ProcessGroup":
+    import orbax.checkpoint as ocp  # a second that those who are alone do without
+
+    store = ocp.multihost.get_jax_distributed_client()
+    group = ProcessGroup(jax.process_index(), jax.process_count(), store)
+    sys.excepthook = group.unexpected
+    return group
+
+
+class ProcessGroup:
+    """This process's place among those that train together.
+
+    Args:
+      rank: which one it is, from 0.
+      size: how many there are.
+      store: of keys and values that all of them see; jax's client of the first process.
+    """
+
+    def __init__(self, rank: int, size: int, store: Any) -> None:
+        self.rank, self.size, self._store = rank, size, store
+        self.cleaners: list[Callable[[], object]] = []
+        """Called when another process's end ends this one."""
+        self._ending, self._gathered = False, 0
+        self._wake, self._going = threading.Event(), threading.Event()
+        self._going.set()
+        self._asked, self._looks, self._until, self._round = False, 0, -1, 0
+        self._looking = threading.Lock()
+        threading.Thread(target=self._watch, daemon=True, name="process_group").start()
+
+    def ask_stop(self) -> None:
+        """From now on all processes are to stop, at the next place that is the same for all."""
+        self._asked = True
+        self._wake.set()
+
+    def stops(self) -> bool:
+        """Whether all processes stop here: asked at the same places in each."""
+        while True:
+            self._going.wait()
+            with self._looking:
+                if not self._going.is_set():
+                    continue
+                self._looks += 1
+                if self._looks != self._until:
+                    return False
+                self._asked, self._until, self._round = False, -1, self._round + 1
+                return True
+
+    def agree(self, values: Mapping[str, Any]) -> None:
+        """Raises `UserError` in all processes where one of them has another value of a name.
+
+        Args:
+          values: what JSON holds, by name; the names are the same in all.
+        """
+        told = json.dumps(values, sort_keys=True)
+        if len(set(self.gathered(hashlib.sha256(told.encode()).hexdigest()))) == 1:
+            return
+        everyone = [json.loads(theirs) for theirs in self.gathered(told)]
+        for rank, theirs in enumerate(everyone):
+            for name, value in theirs.items():
+                if value != everyone[0].get(name):
+                    raise UserError(
+                        f"process {rank} has {name}={value}, and process 0 has "
+                        f"{everyone[0].get(name)}; all need the same command and data"
+                    )
+
+    def gathered(self, value: str) -> list[str]:
+        """The values of all processes, in their order."""
+        self._gathered += 1
+        folder = f"jaxcl/gathered/{self._gathered}"
+        self._store.key_value_set(f"{folder}/{self.rank}", value)
+        multihost_utils.sync_global_devices(folder)
+        found = self._values(folder)
+        return [found[rank] for rank in range(self.size)]
+
+    def fail(
+        self, line: str, status: int, *, text: str = "", error: BaseException | None = None
+    ) -> NoReturn:
+        """Ends all processes, this one too.
+
+        Args:
+          line: why, for the others.
+          status: exit status of all.
+          text: what this one prints, on standard error.
+          error: what was raised. Where the end of another process may have caused it, that one has
+            the first word.
+        """
+        if _may_be_foreign(error):
+            time.sleep(PATIENCE + 5 * BEAT)
+        self._ending = True
+        print(text, end="\n" * bool(text), file=sys.stderr)
+        with suppress(Exception):
+            told = json.dumps({"line": line, "status": status})
+            self._store.key_value_set(f"jaxcl/ended/{self.rank}", told)
+            self._farewell()
+        _exit(status)
+
+    def unexpected(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """For `sys.excepthook`: what nobody handles ends all processes."""
+        text = "".join(traceback.format_exception(kind, error, trace))
+        self.fail(f"{kind.__name__}: {error}", 1, text=text, error=error)
+
+    def _watch(self) -> None:
+        beats = _Beats(self.size)
+        for count in itertools.count():
+            self._wake.wait(BEAT if self._going.is_set() else PAUSE)
+            self._wake.clear()
+            if self._ending:
+                return
+            with suppress(Exception):  # without the first process jax itself ends the others
+                self._store.key_value_set(
+                    f"jaxcl/beats/{self.rank}", str(count), allow_overwrite=True
+                )
+                ended = self._values("jaxcl/ended")
+                if ended:
+                    rank, told = next(iter(ended.items()))
+                    self._end_with(rank, **json.loads(told))
+                if self.rank == 0 and (gone := beats.gone(self._values("jaxcl/beats"))):
+                    self._store.key_value_set(f"jaxcl/ended/{gone}", json.dumps(_GONE))
+                self._agree_where()
+
+    def _agree_where(self) -> None:
+        """All wait, say how many looks they have had, and stop at the next that none has had."""
+        place = f"jaxcl/stop/{self._round}"
+        if self._asked:
+            self._store.key_value_set(f"{place}/asked/{self.rank}", "", allow_overwrite=True)
+        if self._until >= 0 or not self._values(f"{place}/asked"):
+            return
+        with self._looking:
+            if self._going.is_set():
+                self._going.clear()
+                self._store.key_value_set(f"{place}/looks/{self.rank}", str(self._looks))
+        looks = self._values(f"{place}/looks")
+        if len(looks) == self.size:
+            self._until = 1 + max(map(int, looks.values()))
+            self._going.set()
+
+    def _end_with(self, rank: int, line: str, status: int) -> None:
+        self._ending = True
+        print(f"error: process {rank} of {self.size}: {line}", file=sys.stderr, flush=True)
+        for clean in self.cleaners:
+            with suppress(Exception):
+                clean()
+        self._farewell()
+        _exit(status)
+
+    def _farewell(self) -> None:
+        """Tells that this process is going; the first one, which keeps it for all, leaves last."""
+        self._store.key_value_set(f"jaxcl/heard/{self.rank}", "")
+        until = time.monotonic() + FAREWELL
+        while self.rank == 0 and time.monotonic() < until:
+            known = self._values("jaxcl/heard") | self._values("jaxcl/ended")
+            if len(known) == self.size:
+                return
+            time.sleep(PAUSE)
+
+    def _values(self, folder: str) -> dict[int, str]:
+        """What processes have told in a folder of the store, by rank."""
+        pairs = self._store.key_value_dir_get(folder + "/")
+        return {int(key.rpartition("/")[2]): value for key, value in pairs}
+
+
+class _Beats:
+    """Who gave a sign of life, and when."""
+
+    def __init__(self, size: int) -> None:
+        now = time.monotonic()
+        self._seen = dict.fromkeys(range(1, size), ("", now))
+
+    def gone(self, beats: dict[int, str]) -> int:
+        """The first process that has given none for too long; 0, which looks itself, for none."""
+        now = time.monotonic()
+        for rank, (last, _) in self._seen.items():
+            if beats.get(rank, "") != last:
+                self._seen[rank] = beats[rank], now
+        return next((r for r, (_, at) in self._seen.items() if now - at > PATIENCE), 0)
+
+
+def _may_be_foreign(error: BaseException | None) -> bool:
+    """Whether another process's end may be what caused an error."""
+    while error is not None:
+        if any(word in str(error) for word in _FOREIGN):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _exit(status: int) -> NoReturn:
+    """At once: an orderly end would wait for all processes."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(status)
