@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxcl.errors import UserError
 from jaxcl.evaluate.features import Embedder
 from jaxcl.experiment import Experiment, load_config
 from jaxcl.methods import Kept
+from jaxcl.progress import told
 from jaxcl.records import has_record, read_record, write_record
 from jaxcl.training.beginning import begun
 from jaxcl.training.checkpoints import Checkpoints
@@ -45,6 +47,8 @@ class Run:
     def encode(self, inputs: Any, output: str = "features") -> Float[NumpyArray, "n d"]:
         """Features of images or sentences, as the method represents them at inference.
 
+        Work of minutes says how far it is, on standard error.
+
         Args:
           inputs: images, uint8 [n, h, w, c], or float in [0, 1]; [n, h, w] for grey ones. Resized
             as the recipe says, so any size will do. Of a run on text, a list of strings.
@@ -58,7 +62,8 @@ class Run:
         """
         data, like = self.experiment.data, _shapes(self.path)["batch"]
         batches = data.batches(inputs, self.experiment.method, like, self.path)
-        return self.embedder.encode(self.state, batches, output)
+        shown = told(batches, lambda batch: len(batch[0]), length_hint(inputs), data.unit)
+        return self.embedder.encode(self.state, shown, output)
 
     @property
     def encoder(self) -> Kept:

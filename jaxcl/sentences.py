@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from jaxcl.encoders.apply import forward
 from jaxcl.encoders.bert import BERT
 from jaxcl.errors import UserError
+from jaxcl.progress import told
 from jaxcl.tokens import Batch, best_batch_tokens, prepared, sorted_batches, token_ids
 from jaxcl.typing import Array, Float, Int, NumpyArray, PyTree
 from jaxcl.weights.sentence_transformers import (
@@ -42,7 +43,7 @@ class SentenceModel(SentenceWeights):
     def encode(
         self, sentences: Sequence[str], *, batch_tokens: int | None = None
     ) -> Float[NumpyArray, "n d"]:
-        """Vectors of sentences, in their order.
+        """Vectors of sentences, in their order; work of minutes says how far it is.
 
         Args:
           sentences: any strings, empty ones too. Of a sentence with more than `max_length` tokens,
@@ -67,7 +68,9 @@ class SentenceModel(SentenceWeights):
                 vectors[batch.rows] = np.asarray(features)[: len(batch.rows)]
 
         running: list[tuple[Batch, Array]] = []
-        for first in range(0, len(sentences), CHUNK):
+        count = len(sentences)
+        starts = range(0, count, CHUNK)
+        for first in told(starts, lambda first: min(CHUNK, count - first), count, "sentences"):
             chunk = self._batches(sentences[first : first + CHUNK], first, batch_tokens)
             started = [(batch, self._embed(batch.ids, batch.lengths)) for batch in chunk]
             collect(running)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxcl import UserError, fit, load
+from jaxcl import UserError, fit, load, progress
 from jaxcl.data import Digits
 
 
@@ -32,6 +32,12 @@ def test_encodes_arrays_of_any_usual_kind(run, images):
     np.testing.assert_allclose(run.encode(images[7:8]), features[7:8], rtol=1e-4, atol=1e-5)
     larger = np.kron(images, np.ones((1, 2, 2, 1), np.uint8))
     assert run.encode(larger).shape == (30, 8)
+
+
+def test_work_of_minutes_says_how_far_it_is(run, images, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "QUIET_S", 0.0)
+    run.encode(images)
+    assert capsys.readouterr().err == "  30 of 30 images\n"
 
 
 def test_the_untrained_network_differs(run, images):

@@ -11,7 +11,7 @@ import pytest
 from tiny_text import sentences, tiny_bert, tiny_weights
 
 import jaxcl.sentences
-from jaxcl import UserError
+from jaxcl import UserError, progress
 from jaxcl.encoders import forward
 from jaxcl.evaluate import sts
 from jaxcl.evaluate.sts import Pairs, read_pairs, sts_files, sts_score
@@ -50,6 +50,13 @@ def test_vectors_stand_in_the_order_of_their_sentences(monkeypatch):
     for batch_tokens in (1, 64):
         again = MODEL.encode(texts, batch_tokens=batch_tokens)
         np.testing.assert_allclose(again, vectors, atol=1e-5)
+
+
+def test_many_sentences_say_how_far_they_are(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "QUIET_S", 0.0)
+    monkeypatch.setattr(jaxcl.sentences, "CHUNK", 2)
+    MODEL.encode(["a", "b c", "d"])
+    assert capsys.readouterr().err == "  2 of 3 sentences\n  3 of 3 sentences\n"
 
 
 def test_no_sentence_gives_no_row():

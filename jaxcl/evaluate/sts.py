@@ -75,7 +75,7 @@ def sts(
       By task, and "average" over the tasks of this result.
 
     Raises:
-      UserError: no task is there, or a file is not such a table.
+      UserError: no task is there, a file is not such a table, or a task has no pair with a score.
     """
     files = sts_files(folder)
     wanted = {task: files[task] for task in tasks if files[task]}
@@ -86,6 +86,9 @@ def sts(
     for task, paths in wanted.items():
         subsets = [read_pairs([path]) for path in paths]
         parts = [subset for subset in subsets if len(subset.gold)]
+        if not parts:
+            names = ", ".join(str(path) for path in paths)
+            raise UserError(f"{names}: no pair of sentences with a score, so {task} has no value")
         scores[task] = 100 * _correlation(encode, parts, correlate, pooling)
     return scores | {"average": float(np.mean(list(scores.values())))}
 

@@ -44,6 +44,8 @@ class _End(NamedTuple):
 
 def _end(program: Callable[[], object]) -> _End:
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as while modules were imported
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             program()
         finally:

@@ -25,9 +25,9 @@ from jaxcl.experiment import classes_of, flatten, read_config, to_json
 from jaxcl.options import POSITIONAL, parsed
 from jaxcl.programs.answers import answered, untrained
 from jaxcl.programs.hosts import HELP, joined
-from jaxcl.programs.progress import step, told
 from jaxcl.programs.protocol import evaluate_protocol
 from jaxcl.programs.similarity import evaluate_sentences
+from jaxcl.progress import step, told
 from jaxcl.protocols import PROTOCOLS, Name
 from jaxcl.records import write_whole
 from jaxcl.run import Run, load

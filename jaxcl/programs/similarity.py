@@ -14,7 +14,7 @@ from jaxcl.evaluate.features import Embedder
 from jaxcl.evaluate.sts import DEV, dev_scores, missing, read_pairs, sts
 from jaxcl.evaluate.table import comparison_table
 from jaxcl.programs.answers import untrained
-from jaxcl.programs.progress import step
+from jaxcl.progress import step
 from jaxcl.records import write_whole
 from jaxcl.run import Run
 from jaxcl.training.sts import STS

@@ -199,14 +199,18 @@ def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Tensors
 
 
 def write_tensors(path: str | Path, tensors: Tensors) -> None:
-    """A `.pth` or `.pt` file for torch, an `.npz`, else safetensors; by the name's ending."""
+    """A `.pth` or `.pt` file for torch, an `.npz`, else safetensors; by the name's ending.
+
+    Floats that NumPy has no name for, bfloat16 say, become float32 in an `.npz`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     if path.suffix in (".pth", ".pt", ".bin"):
         write_torch(path, arrays)
     elif path.suffix == ".npz":
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+        named = {n: a.astype(np.float32) if a.dtype.kind == "V" else a for n, a in arrays.items()}
+        np.savez(path, **named)  # type: ignore[arg-type]
     else:
         safetensors.numpy.save_file(arrays, path, {"format": "pt"})
 

@@ -97,6 +97,9 @@ def test_mistakes_are_told(tmp_path):
     write(file, [(1, 2)], header="score\tsentence1")
     with pytest.raises(UserError, match=r"a\.tsv has no column sentence2"):
         sts(angle, tmp_path)
+    write(file, [("", 1, 2)])
+    with pytest.raises(UserError, match=r"a\.tsv: no pair of sentences with a score, so STS12"):
+        sts(angle, tmp_path)
     write(file, [(1, 0, 0), ("high", 1, 2)])
     with pytest.raises(UserError, match=r"a\.tsv, line 3: score is 'high'"):
         sts(angle, tmp_path)

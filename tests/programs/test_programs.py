@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcl import UserError, load
+from jaxcl import UserError, load, progress
 from jaxcl.augment import Noise, Recipe, View
 from jaxcl.data import Subset
 from jaxcl.encoders import forward
-from jaxcl.programs import evaluate, progress, train
+from jaxcl.programs import evaluate, train
 from jaxcl.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +67,20 @@ def test_a_reader_who_leaves_ends_the_help_without_a_word():
         program.stdout.close()
         assert program.stderr.read() == b""
     assert program.returncode == 1
+
+
+@pytest.mark.parametrize("program", ["train", "eval", "export"])
+def test_ctrl_c_while_modules_are_imported_leaves_no_trace(program, tmp_path):
+    slow = tmp_path / "jaxcl"
+    slow.mkdir()
+    (slow / "__init__.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)\n")
+    shutil.copy(ROOT / f"{program}.py", tmp_path)
+    command = [sys.executable, str(tmp_path / f"{program}.py"), "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b""
+    assert process.returncode == -signal.SIGINT
 
 
 def test_every_option_has_a_meaning(capsys):

@@ -194,6 +194,14 @@ def test_layers_of_a_list_are_named(tmp_path, first):
     jax.tree.map(np.testing.assert_array_equal, one[1:3], two[1:3])
 
 
+def test_floats_that_numpy_has_no_name_for_are_wider_in_an_npz(tmp_path):
+    halves = jnp.array([1.5, -0.1], jnp.bfloat16)
+    for ending in (".npz", ".safetensors", ".pth"):
+        write_tensors(tmp_path / f"x{ending}", {"a": halves})
+        found = read_tensors(tmp_path / f"x{ending}")["a"]
+        np.testing.assert_array_equal(found.astype(np.float32), np.float32(halves))
+
+
 def test_one_network_under_two_names(tmp_path):
     """lucidrains/byol-pytorch keeps the encoder as `net` and within `online_encoder`."""
     plain = resnet_tensors(tmp_path, "net.", 1.0)
