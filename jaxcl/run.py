@@ -18,6 +18,7 @@ from jaxcl.experiment import Experiment, load_config
 from jaxcl.methods import Kept
 from jaxcl.progress import told
 from jaxcl.records import has_record, read_record, write_record
+from jaxcl.scale import join_found
 from jaxcl.training.beginning import begun
 from jaxcl.training.checkpoints import Checkpoints
 from jaxcl.training.state import State
@@ -102,6 +103,9 @@ def load(
 ) -> Run:
     """The newest checkpoint of a run directory, or the best one.
 
+    Each of several processes that calls it reads the run for itself. On a TPU pod, or under SLURM,
+    it first joins them, where nothing has asked jax for devices yet (`jaxcl.scale.join`).
+
     Args:
       run: the directory that training wrote.
       best: the checkpoint with the highest score (kNN accuracy, STS-B correlation of text) instead
@@ -112,6 +116,7 @@ def load(
     Raises:
       UserError: the directory holds no run or no whole checkpoint.
     """
+    join_found()
     path = Path(run)
     known = {f"{c.__module__}.{c.__qualname__}": c for c in classes}
     experiment = load_config(path, known)

@@ -29,9 +29,10 @@ class Several:
       folder: where their output goes.
       count: how many.
       words: the command, as of one of them; a function of the rank where they differ.
+      slurm: they are a step of SLURM, which says who they are.
     """
 
-    def __init__(self, folder, count, words):
+    def __init__(self, folder, count, words, *, slurm=False):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -46,6 +47,11 @@ class Several:
         for rank, told in enumerate(self.told):
             command = words(rank) if callable(words) else words
             here = ["--hosts", address, "--rank", str(rank), "--of", str(count)]
+            if slurm:
+                step = {"JOB_ID": os.getpid(), "STEP_NODELIST": "localhost", "NTASKS": count,
+                        "STEP_NUM_TASKS": count, "PROCID": rank, "LOCALID": rank}  # fmt: skip
+                environment |= {f"SLURM_{name}": str(value) for name, value in step.items()}
+                here = []
             with told.open("w") as file:
                 self.processes.append(subprocess.Popen(
                     [sys.executable, "-W", "ignore", *map(str, command), *here],

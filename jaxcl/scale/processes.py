@@ -49,6 +49,10 @@ _FOREIGN = ("Gloo", "NCCL", "oordination service", "barrier", "DEADLINE_EXCEEDED
 """Words of errors that another process's end causes."""
 
 
+class TooLate(UserError):
+    """Processes cannot join any more, since jax has its devices."""
+
+
 def join(address: str = "", rank: int = 0, of: int = 0) -> None:
     """Makes this process one of several that train together; nothing where it is alone.
 
@@ -63,6 +67,7 @@ def join(address: str = "", rank: int = 0, of: int = 0) -> None:
 
     Raises:
       UserError: the three do not go together, or the others do not come.
+      TooLate: jax was asked for devices before.
     """
     asked: dict[str, Any] = {}
     if address:
@@ -92,11 +97,20 @@ def join(address: str = "", rank: int = 0, of: int = 0) -> None:
         jax.distributed.initialize(**asked, **_TIMES)
         process_group()
     except Exception as error:
+        if "must be called before" in str(error):
+            raise TooLate("call jaxcl.scale.join before anything asks jax for devices") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{who} {_APART} ({reason}); {_TOGETHER}") from error
     finally:
         for timer in timers:
             timer.cancel()
+
+
+def join_found() -> None:
+    """Joins the processes that are found, as `join` does, unless that is done or too late."""
+    if not jax.distributed.is_initialized():
+        with suppress(TooLate):
+            join()
 
 
 def _tell(line: str) -> None:

@@ -15,7 +15,7 @@ from several import CONFIG, Several
 from jaxcl import fit, load
 from jaxcl.data import Data, Digits
 from jaxcl.errors import UserError
-from jaxcl.scale import join, processes
+from jaxcl.scale import join, join_found, processes
 from jaxcl.training.checkpoints import Checkpoints
 from jaxcl.training.logs import read_metrics
 
@@ -179,6 +179,25 @@ def test_eval_by_two_is_eval_by_one(config, tmp_path):
         assert _close(found, path.read_text())
 
 
+LOADING = """
+import sys, jax, jaxcl
+run = jaxcl.load(sys.argv[1])
+print(jax.process_index(), jax.process_count(), int(run.state.step), run.state.step.device)
+"""
+
+
+@pytest.mark.extended
+def test_each_process_of_a_slurm_step_loads(tmp_path):
+    run = tmp_path / "run"
+    fit(tiny.with_("optim", epochs=2), run)
+    script = tmp_path / "script.py"
+    script.write_text(LOADING)
+    two = Several(tmp_path, 2, [script, run], slurm=True)
+    assert two.ends()[0] == [0, 0], two.texts
+    for rank in range(2):
+        assert f"{rank} 2 10 " in two.texts[rank]
+
+
 def _close(one, other):
     """Whether two files hold the same words, and numbers that are close."""
     number = r"-?\d+\.\d+(?:e-?\d+)?"
@@ -222,6 +241,14 @@ def test_processes_that_something_else_started(monkeypatch, surroundings, severa
         monkeypatch.setenv(name, value)
     join()
     assert [("coordinator_address" in how) for how in asked] == [False] * several
+
+
+def test_whoever_has_devices_already_stays_alone(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    assert jax.devices()
+    with pytest.raises(UserError, match=r"call jaxcl\.scale\.join before anything asks jax"):
+        join()
+    join_found()
 
 
 def test_who_never_finds_the_others_says_so(monkeypatch, capfd):
