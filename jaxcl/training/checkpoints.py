@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -195,6 +196,7 @@ class Checkpoints:
 
     @cached_property
     def _writer(self) -> ocp.AsyncCheckpointer:
+        _leave_out_echoes()
         # Folders are made in the caller's thread, which fails at once where they cannot be; of one
         # made beside them, orbax's writers would wait for five minutes.
         options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
@@ -301,10 +303,23 @@ class Checkpoints:
         try:
             write()
         except Exception as error:
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it repeats each part's error
             raise UserError(
                 f"cannot write a checkpoint to {self.run} ({_reason(error)}); {self.last_good}; "
                 "make room there, or the right to write, or choose another --dir"
             ) from error
+
+
+def _leave_out_echoes() -> None:
+    """Where one part of a write failed, tensorstore's threads still tell of the others, to a loop
+    that is closed by then: so they end in `sys.unraisablehook`, a traceback each."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _is_damage(error: Exception) -> bool:

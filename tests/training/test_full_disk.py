@@ -18,6 +18,9 @@ PROGRAM = """
 import sys, tiny
 from jaxcl import fit
 from jaxcl.programs.answers import answered
+from jaxcl.training import checkpoints
+if sys.argv[2] == "unforeseen":
+    checkpoints._check_room = lambda *asked: None
 experiment = tiny.with_("train", save_every=2, keep=3, tensorboard=True)
 answered(lambda: fit(experiment, sys.argv[1]))
 """
@@ -69,16 +72,21 @@ def test_each_time_it_gets_a_little_further(disk, whole):
     assert tiny.same_bits(load(run).state, load(whole).state)
 
 
-@pytest.mark.parametrize("size", [8, 64, 160])
-def test_the_program_ends_at_once_with_one_line(disk, size):
+@pytest.mark.parametrize(
+    ("size", "how"),
+    [(8, "told"), (64, "told"), (160, "told"), (60, "unforeseen"), (70, "unforeseen")],
+)
+def test_the_program_ends_at_once_with_one_line(disk, size, how):
+    """Unforeseen: as where a quota is reached on a disk that has room."""
     folder, resize = disk
     assert resize(size)
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM, str(folder / "run")],
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, str(folder / "run"), how],
         env=environment, capture_output=True, text=True, timeout=250,
     )  # fmt: skip
     assert process.returncode == 2, process.stderr
     assert "Traceback" not in process.stderr and "Exception ignored" not in process.stderr
+    assert "ERROR" not in process.stderr
     assert process.stderr.splitlines()[-1].startswith("error: cannot write ")
