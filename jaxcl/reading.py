@@ -102,6 +102,20 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     return file
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, in alphabetical order; nothing where there is no such folder.
+
+    Raises:
+      UserError: it may not be read. `Path.glob` would say that it is empty.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+
+
 def unpacked_limit(packed: int, *, text: bool = False) -> int:
     """Bytes that `packed` bytes may become."""
     return (UNPACKED_TEXT if text else UNPACKED) + UNPACKED_RATIO * packed

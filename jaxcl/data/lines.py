@@ -22,6 +22,7 @@ from jaxcl.data.order import batch_indices, steps_per_epoch
 from jaxcl.data.section import Arrays, Feed, Section
 from jaxcl.errors import UserError
 from jaxcl.options import short
+from jaxcl.reading import entries
 from jaxcl.tables import chosen_column, read_column
 from jaxcl.tokens import (
     best_batch_tokens,
@@ -231,7 +232,7 @@ def text_files(place: str, left: Counter[str]) -> list[Path]:
     files = [path] if place else []
     if place and path.is_dir():
         files = []
-        for entry in sorted(path.iterdir()):
+        for entry in entries(path):
             if is_hidden(entry.name):
                 left["hidden"] += 1
             elif entry.is_dir():

@@ -12,6 +12,7 @@ Reference: Gao, Yao & Chen 2021, arXiv:2104.08821, appendix B; princeton-nlp/Sim
 
 import math
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from jaxcl.errors import UserError
 from jaxcl.evaluate.geometry import alignment, uniformity
+from jaxcl.reading import entries
 from jaxcl.tables import read_rows
 from jaxcl.typing import Float, NumpyArray
 
@@ -118,8 +120,12 @@ def missing(folder: str | Path) -> list[str]:
 
 def sts_files(folder: str | Path) -> dict[str, list[Path]]:
     """The files of each of the seven tasks, in alphabetical order."""
-    found = {task: sorted(Path(folder).glob(pattern)) for task, pattern in TASKS.items()}
-    return {task: [f for f in files if not f.name.startswith(".")] for task, files in found.items()}
+    found = {}
+    for task, place in TASKS.items():
+        subset, _, pattern = place.partition("/")
+        files = [f for f in entries(Path(folder) / subset) if fnmatch(f.name, pattern)]
+        found[task] = [f for f in files if not f.name.startswith(".")]
+    return found
 
 
 def sts_score(encode: Callable[[list[str]], Float[NumpyArray, "n d"]], pairs: Pairs) -> float:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jaxcl.errors import UserError
+from jaxcl.reading import entries
 from jaxcl.records import DAMAGED, has_record, read_record, sealed, unsealed, write_record
 from jaxcl.scale import process_group
 from jaxcl.training.state import State
@@ -168,8 +169,7 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, in order."""
-        found = self._folder.glob("[0-9]*")
-        return sorted(int(p.name) for p in found if p.name.isdecimal() and p.is_dir())
+        return kept_steps(self.run)
 
     @property
     def last_good(self) -> str:
@@ -361,6 +361,16 @@ def _unused(place: Path) -> Path:
         number += 1
         free = place.with_name(f"{place.name}{number}")
     return free
+
+
+def kept_steps(run: Path) -> list[int]:
+    """Steps that have a checkpoint in a run directory, in order.
+
+    Raises:
+      UserError: the folder of checkpoints may not be read.
+    """
+    found = entries(run / FOLDER)
+    return sorted(int(p.name) for p in found if p.name.isdecimal() and p.is_dir())
 
 
 def not_finite(state: State) -> str | None:

@@ -8,8 +8,9 @@ import jax
 
 from jaxcl.errors import UserError
 from jaxcl.experiment import CONFIG, Experiment, differences, save_config
+from jaxcl.reading import entries
 from jaxcl.records import COPIES, PART, has_record, read_record, write_record
-from jaxcl.training.checkpoints import FOLDER
+from jaxcl.training.checkpoints import kept_steps
 from jaxcl.training.logs import read_metrics
 from jaxcl.training.ownership import LOCK
 
@@ -25,14 +26,14 @@ def check_free(run: Path, experiment: Experiment) -> None:
     """
     if has_record(run / CONFIG):
         changed = differences(run, experiment, data_known=DATA in read_versions(run))
-        if changed and (read_metrics(run) or any((run / FOLDER).glob("[0-9]*"))):
+        if changed and (read_metrics(run) or kept_steps(run)):
             name, (old, new) = next(iter(changed.items()))
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise UserError(
                 f"{run} holds a run with {name}={old}, not {new}{more}; "
                 "use another --dir, or remove it"
             )
-    elif run.is_file() or (run.is_dir() and any(not _left_over(path) for path in run.iterdir())):
+    elif run.is_file() or (run.is_dir() and any(not _left_over(path) for path in entries(run))):
         raise UserError(f"{run} exists and holds no run; use another --dir")
 
 
@@ -51,7 +52,7 @@ def check_data(run: Path, title: str, data: str, *, may_change: bool) -> None:
       may_change: someone allowed it.
     """
     known = read_versions(run).get(DATA, data)
-    if known != data and not may_change and any((run / FOLDER).glob("[0-9]*")):
+    if known != data and not may_change and kept_steps(run):
         raise UserError(
             f"{run} began with other data than {title} holds now ({known}; now {data}: names, "
             "sizes or labels differ), and its numbers would not be those of one run; name the "
