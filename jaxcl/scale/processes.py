@@ -274,9 +274,9 @@ class ProcessGroup:
         if self._until >= 0 or not self._values(f"{place}/asked"):
             return
         with self._looking:
-            if self._going.is_set():
-                self._going.clear()
-                self._store.key_value_set(f"{place}/looks/{self.rank}", str(self._looks))
+            self._going.clear()
+        told = f"{place}/looks/{self.rank}", str(self._looks)
+        self._store.key_value_set(*told, allow_overwrite=True)
         looks = self._values(f"{place}/looks")
         if len(looks) == self.size:
             self._until = 1 + max(map(int, looks.values()))
