@@ -303,9 +303,11 @@ def differences(
 
 
 def shared_fields(experiment: Experiment) -> dict[str, Any]:
-    """The fields that are the same in all processes of a run: all but places of files."""
+    """The fields that are the same in all processes of a run; of places, whether there is one."""
     fields = flatten(to_json(experiment))
-    return {name: value for name, value in fields.items() if name not in PLACES}
+    return {
+        name: "a place" if name in PLACES and value else value for name, value in fields.items()
+    }
 
 
 def flatten(stored: Any, prefix: str = "") -> dict[str, Any]:

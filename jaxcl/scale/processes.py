@@ -71,15 +71,13 @@ def join(address: str = "", rank: int = 0, of: int = 0) -> None:
     """
     asked: dict[str, Any] = {}
     if address:
+        where = _address(address)
         if of < 1 or not 0 <= rank < of:
             raise UserError(
                 f"--hosts {address} --rank {rank} --of {of}: every process needs its own rank, "
                 "from 0 to one less than --of"
             )
-        host, _, port = address.rpartition(":") if ":" in address else (address, "", str(PORT))
-        if not host or not port.isdecimal():
-            raise UserError(f"--hosts {address} is no host or host:port")
-        asked = {"coordinator_address": f"{host}:{port}", "num_processes": of, "process_id": rank}
+        asked = {"coordinator_address": where, "num_processes": of, "process_id": rank}
     elif rank or of:
         raise UserError("--rank and --of need the first process's address: add --hosts")
     elif not _found():
@@ -95,15 +93,39 @@ def join(address: str = "", rank: int = 0, of: int = 0) -> None:
         timer.start()
     try:
         jax.distributed.initialize(**asked, **_TIMES)
-        process_group()
+        group = process_group()
+        # On CPU they meet at the first collective, and wait there for half a minute only.
+        multihost_utils.sync_global_devices("jaxcl")
     except Exception as error:
         if "must be called before" in str(error):
             raise TooLate("call jaxcl.scale.join before anything asks jax for devices") from error
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        if "Failed to start RPC server" in reason:
+            raise UserError(
+                f"{who} cannot listen there; the port may be in use: name another in --hosts"
+            ) from error
         raise UserError(f"{who} {_APART} ({reason}); {_TOGETHER}") from error
     finally:
         for timer in timers:
             timer.cancel()
+    if of and group and group.size != of:
+        raise UserError(f"{who} was started with --of {of}, and the first with --of {group.size}")
+
+
+def _address(text: str) -> str:
+    """host:port of a host, an IPv6 address or either with a port.
+
+    Raises:
+      UserError: it is none.
+    """
+    host, colon, port = text.rpartition(":")
+    if text.count(":") > 1 and not text.startswith("["):
+        host, port = f"[{text}]", str(PORT)
+    elif not colon or text.endswith("]"):
+        host, port = text, str(PORT)
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UserError(f"--hosts {text} is no host or host:port")
+    return f"{host}:{port}"
 
 
 def join_found() -> None:
@@ -166,7 +188,7 @@ class ProcessGroup:
         self.rank, self.size, self._store = rank, size, store
         self.cleaners: list[Callable[[], object]] = []
         """Called when another process's end ends this one."""
-        self._ending, self._gathered = False, 0
+        self._ending, self._gathered, self._lost = False, 0, set[int]()
         self._wake, self._going = threading.Event(), threading.Event()
         self._going.set()
         self._asked, self._looks, self._until, self._round = False, 0, -1, 0
@@ -205,17 +227,19 @@ class ProcessGroup:
             for name, value in theirs.items():
                 if value != everyone[0].get(name):
                     raise UserError(
-                        f"process {rank} has {name}={value}, and process 0 has "
-                        f"{everyone[0].get(name)}; all need the same command and data"
+                        f"process {rank} has {name}={value!r}, and process 0 has "
+                        f"{everyone[0].get(name)!r}; all need the same command and data"
                     )
 
     def gathered(self, value: str) -> list[str]:
-        """The values of all processes, in their order."""
+        """The values of all processes, in their order; waits for the last, however long."""
         self._gathered += 1
         folder = f"jaxcl/gathered/{self._gathered}"
         self._store.key_value_set(f"{folder}/{self.rank}", value)
-        multihost_utils.sync_global_devices(folder)
-        found = self._values(folder)
+        pause = PAUSE
+        while len(found := self._values(folder)) < self.size:
+            time.sleep(pause)
+            pause = min(2 * pause, BEAT)
         return [found[rank] for rank in range(self.size)]
 
     def fail(
@@ -233,12 +257,12 @@ class ProcessGroup:
         if _may_be_foreign(error):
             time.sleep(PATIENCE + 5 * BEAT)
         self._ending = True
-        print(text, end="\n" * bool(text), file=sys.stderr)
+        told = json.dumps({"line": line, "status": status})
         with suppress(Exception):
-            told = json.dumps({"line": line, "status": status})
             self._store.key_value_set(f"jaxcl/ended/{self.rank}", told)
-            self._farewell()
-        _exit(status)
+        with suppress(OSError, ValueError):  # a log on a full disk
+            print(text, end="\n" * bool(text), file=sys.stderr, flush=True)
+        self._leave(status)
 
     def unexpected(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
@@ -263,6 +287,7 @@ class ProcessGroup:
                     rank, told = next(iter(ended.items()))
                     self._end_with(rank, **json.loads(told))
                 if self.rank == 0 and (gone := beats.gone(self._values("jaxcl/beats"))):
+                    self._lost.add(gone)
                     self._store.key_value_set(f"jaxcl/ended/{gone}", json.dumps(_GONE))
                 self._agree_where()
 
@@ -284,22 +309,23 @@ class ProcessGroup:
 
     def _end_with(self, rank: int, line: str, status: int) -> None:
         self._ending = True
-        print(f"error: process {rank} of {self.size}: {line}", file=sys.stderr, flush=True)
+        with suppress(OSError, ValueError):
+            _tell(f"error: process {rank} of {self.size}: {line}")
         for clean in self.cleaners:
             with suppress(Exception):
                 clean()
-        self._farewell()
-        _exit(status)
+        self._leave(status)
 
-    def _farewell(self) -> None:
-        """Tells that this process is going; the first one, which keeps it for all, leaves last."""
-        self._store.key_value_set(f"jaxcl/heard/{self.rank}", "")
+    def _leave(self, status: int) -> NoReturn:
+        """Says so and ends; the first process, which keeps what is said for all, ends last."""
         until = time.monotonic() + FAREWELL
-        while self.rank == 0 and time.monotonic() < until:
-            known = self._values("jaxcl/heard") | self._values("jaxcl/ended")
-            if len(known) == self.size:
-                return
-            time.sleep(PAUSE)
+        with suppress(Exception):
+            self._store.key_value_set(f"jaxcl/leaving/{self.rank}", "")
+            while self.rank == 0 and time.monotonic() < until:
+                if len(self._values("jaxcl/leaving").keys() | self._lost) == self.size:
+                    break
+                time.sleep(PAUSE)
+        _exit(status)
 
     def _values(self, folder: str) -> dict[int, str]:
         """What processes have told in a folder of the store, by rank."""

@@ -7,6 +7,7 @@ Calls of the compiled step start at places that depend on the step number alone,
 that was stopped goes on through the very same programs.
 """
 
+import hashlib
 import math
 import time
 from collections import deque
@@ -159,6 +160,8 @@ class _Run:
             state = self.checkpoints.restore(shaped)
             if state is None:
                 state = begun(init(self.feed.constants, first), experiment)
+                if group := process_group():
+                    group.agree({"first weights": _digest((state.params, state.memory))})
                 state = jax.device_put(state, everywhere)
             step = int(state.step)
             self.display = Display(self.total, step, self.main)
@@ -370,6 +373,8 @@ class _Run:
         try:
             row = {"epoch": step / self.per_epoch} | self.judge(state)
         except Exception as error:
+            if process_group():  # the others are in the middle of it, and saving takes all
+                raise
             if not saved:
                 self._save(state, step, UNJUDGED)
             self.checkpoints.wait()
@@ -428,6 +433,13 @@ class _Run:
         width = max(map(len, lines))
         for name, value in lines.items():
             self.display.tell(f"{name:<{width}}  {value}")
+
+
+def _digest(tree: PyTree) -> str:
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()[:16]
 
 
 def _processes() -> str:

@@ -15,6 +15,7 @@ from several import CONFIG, Several
 from jaxcl import fit, load
 from jaxcl.data import Data, Digits
 from jaxcl.errors import UserError
+from jaxcl.programs.hosts import joined
 from jaxcl.scale import join, join_found, processes
 from jaxcl.training.checkpoints import Checkpoints
 from jaxcl.training.logs import read_metrics
@@ -101,6 +102,19 @@ def test_all_end_soon_when_the_first_is_killed(config, tmp_path):
 
 
 @pytest.mark.extended
+@pytest.mark.parametrize("rank", [0, 1])
+def test_both_stop_before_the_first_step(config, tmp_path, rank):
+    run = tmp_path / "run"
+    two = Several(tmp_path, 2, ["train.py", config, "--dir", run])
+    while not (run / ".lock").exists():
+        time.sleep(0.01)
+    two.signal(rank, signal.SIGTERM)
+    statuses, seconds = two.ends()
+    assert statuses == [130, 130] and seconds < 60, two.texts
+    assert "Traceback" not in "".join(two.texts) and not (run / ".lock").exists()
+
+
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("extra", "told"),
     [
@@ -111,7 +125,10 @@ def test_all_end_soon_when_the_first_is_killed(config, tmp_path):
             ["--train.devices", "1"],
             r"train\.devices=1 leaves process 1 of 2 without a device; use 0",
         ),
-        (["--train.start", "gone.pth"], r"train\.start=gone\.pth"),
+        (
+            ["--train.start", "gone.pth"],
+            r"process 1 has train\.start='a place', and process 0 has ''",
+        ),
     ],
 )
 def test_an_error_of_one_ends_both(config, tmp_path, extra, told):
@@ -212,12 +229,31 @@ def _close(one, other):
         (("host", 2, 2), "--rank 2 --of 2: every process needs its own rank"),
         (("host", 0, 0), "--rank 0 --of 0: every process needs its own rank"),
         (("host:x", 0, 2), "--hosts host:x is no host or host:port"),
+        (("host:99999", 0, 2), "--hosts host:99999 is no host or host:port"),
+        ((":80", 0, 2), "--hosts :80 is no host or host:port"),
         (("", 1, 2), "--rank and --of need the first process's address: add --hosts"),
     ],
 )
 def test_places_that_cannot_be(words, told):
     with pytest.raises(UserError, match=re.escape(told)):
         join(*words)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("host", "host:8476"), ("host:80", "host:80"), ("::1", "[::1]:8476"), ("[::1]", "[::1]:8476"),
+     ("[::1]:80", "[::1]:80")],
+)  # fmt: skip
+def test_the_port_of_the_first_process_may_be_left_away(text, address, monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **how: asked.append(how))
+    join(text, 0, 2)
+    assert asked[0]["coordinator_address"] == address
+
+
+def test_a_rank_that_is_no_number_is_told():
+    with pytest.raises(UserError, match="argument --rank: invalid int value: 'x'"):
+        joined(["--rank", "x"])
 
 
 @pytest.mark.parametrize(
@@ -284,7 +320,7 @@ def groups(monkeypatch):
     left = {}
 
     def leave(status):
-        left[threading.current_thread().name] = status
+        left[threading.get_ident()] = status
         raise SystemExit
 
     monkeypatch.setattr(processes, "_exit", leave)
@@ -318,11 +354,29 @@ def test_all_stop_at_the_same_look_however_far_each_is(groups):
         looks = [[], [], []]
 
 
-def test_agreement_names_what_differs(groups, monkeypatch):
-    monkeypatch.setattr(
-        processes.multihost_utils, "sync_global_devices", lambda name: barrier.wait(30)
-    )
-    barrier, told = threading.Barrier(3), [None] * 3
+def test_one_that_fails_ends_all_though_its_words_are_lost(groups, monkeypatch, capfd):
+    class Full:
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+        def flush(self):
+            self.write("")
+
+    def fail():
+        monkeypatch.setattr(processes.sys, "stderr", Full())
+        groups[1].fail("it broke", 2, text="error: it broke")
+
+    failing = threading.Thread(target=fail, name="failing")
+    failing.start()
+    failing.join(30)
+    until = time.monotonic() + 30
+    while len(groups[0].left) < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert sorted(groups[0].left.values()) == [2, 2, 2]
+
+
+def test_agreement_names_what_differs(groups):
+    told = [None] * 3
 
     def agree(rank):
         groups[rank].agree({"a": 1, "b": 2})
