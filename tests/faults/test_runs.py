@@ -23,8 +23,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # of orbax
 ]
 KILLS = int(os.environ.get("JAXCL_KILLS", 6))
-DAMAGES = int(os.environ.get("JAXCL_DAMAGES", 24))
-PAIRS = int(os.environ.get("JAXCL_PAIRS", 2))
+DAMAGES = int(os.environ.get("JAXCL_DAMAGES", 8))
+PAIRS = int(os.environ.get("JAXCL_PAIRS", 1))
 SEED = int(os.environ.get("JAXCL_SEED", random.SystemRandom().randrange(1 << 32)))
 LONGEST = 120.0
 
