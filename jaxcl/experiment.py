@@ -111,6 +111,10 @@ def check(experiment: Experiment) -> None:
             )
 
 
+_CONFIGS: set[str] = set()
+"""Names under which configs that were read are known as modules."""
+
+
 def read_config(path: str | Path) -> Experiment:
     """The `experiment` of a config file, which is a Python file and is run.
 
@@ -130,8 +134,8 @@ def read_config(path: str | Path) -> Experiment:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    earlier = sys.modules.get(path.stem)
-    if earlier is None or hasattr(earlier, "experiment"):
+    if path.stem not in sys.modules or path.stem in _CONFIGS:
+        _CONFIGS.add(path.stem)
         sys.modules[path.stem] = module  # where the source of its classes is looked up
     spec.loader.exec_module(module)
     experiment = getattr(module, "experiment", None)

@@ -1,6 +1,7 @@
 """Eight CPU devices, the persistent compilation cache, and where real data may lie."""
 
 import os
+import signal
 from importlib.metadata import version
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in places:
             item.add_marker("slow")
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C is heard, also by a suite in the background, whose shell has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

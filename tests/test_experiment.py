@@ -249,6 +249,17 @@ def test_a_config_is_a_python_file_and_finds_its_neighbours(tmp_path, monkeypatc
     assert read_config(tmp_path / "own.py").optim.lr == 0.123
 
 
+def test_a_config_takes_the_place_of_no_module(tmp_path):
+    """One that is read again takes its own; classes of it are looked up there."""
+    for rate in (0.1, 0.2):
+        for name in ("tiny", "of_its_own"):
+            path = tmp_path / f"{name}.py"
+            path.write_text(f"import tiny\nRATE = {rate}\nexperiment = tiny.experiment\n")
+            read_config(path)
+    assert sys.modules["tiny"] is tiny and not hasattr(tiny, "RATE")
+    assert sys.modules.pop("of_its_own").RATE == 0.2
+
+
 def test_messages_name_options_that_exist():
     """Words such as data.max_bad in the text of a `UserError`."""
     known = {"train.py"}

@@ -70,7 +70,7 @@ def test_a_reader_who_leaves_ends_the_help_without_a_word():
 
 
 @pytest.mark.parametrize("program", ["train", "eval", "export"])
-def test_ctrl_c_while_modules_are_imported_leaves_no_trace(program, tmp_path):
+def test_ctrl_c_while_modules_are_imported_leaves_no_trace(program, tmp_path, ctrl_c):
     slow = tmp_path / "jaxcl"
     slow.mkdir()
     (slow / "__init__.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)\n")

@@ -417,7 +417,7 @@ def test_what_a_huge_step_leaves_is_not_kept_as_good(tmp_path):
         assert not_finite(load(tmp_path / "run", at=step).state) is None
 
 
-def test_a_second_ctrl_c_is_one_line(tmp_path, capsys):
+def test_a_second_ctrl_c_is_one_line(tmp_path, capsys, ctrl_c):
     Interrupted.presses[:] = [True]
     Interrupted.times[:] = [2]
     before = signal.getsignal(signal.SIGINT)
