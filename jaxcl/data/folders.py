@@ -26,7 +26,7 @@ from jaxcl.data.examples import (
 from jaxcl.data.layout import Place, find_layout, no_images
 from jaxcl.data.pixels import decode, header_size
 from jaxcl.errors import UserError
-from jaxcl.reading import open_regular, reason, unpacked_limit
+from jaxcl.reading import open_regular, reading, reason, unpacked_limit
 from jaxcl.typing import Int, NumpyArray
 
 SHAPE_LIMIT = 200_000
@@ -233,11 +233,12 @@ class ZipFiles(Files):
         members = place.listing.members
         chosen = [members[place.inside + name] for name in self.names]
         self.path = os.fspath(place.path)
-        self._start = np.array([member.header_offset for member in chosen], np.int64)
-        self._packed = np.array([member.compress_size for member in chosen], np.int64)
-        self._check = np.array([member.CRC for member in chosen], np.uint32)
-        self._size = np.array([member.file_size for member in chosen], np.int64)
-        self._method = np.array([member.compress_type for member in chosen], np.uint8)
+        with reading(self.path):  # a damaged directory may hold numbers of 64 bits
+            self._start = np.array([member.header_offset for member in chosen], np.int64)
+            self._packed = np.array([member.compress_size for member in chosen], np.int64)
+            self._check = np.array([member.CRC for member in chosen], np.uint32)
+            self._size = np.array([member.file_size for member in chosen], np.int64)
+            self._method = np.array([member.compress_type for member in chosen], np.uint16)
         self._locked = np.array([member.flag_bits & 1 for member in chosen], bool)
         self._open()
 
@@ -281,7 +282,7 @@ class ZipFiles(Files):
         if self._locked[i]:
             raise Unreadable(self.names[i], "protected by a password; pack it again without one")
         if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            name = zipfile.compressor_names.get(method, method)  # type: ignore[attr-defined]
+            name = zipfile.compressor_names.get(method, f"method {method}")  # type: ignore[attr-defined]
             raise Unreadable(self.names[i], f"packed by {name}; pack it again by store or deflate")
         # A member starts with a header of its own: 30 bytes, then a name and extra bytes
         # whose lengths stand at 26 and 28 and may differ from those in the directory.

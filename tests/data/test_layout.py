@@ -279,6 +279,7 @@ def altered(path: Path, **fields: int) -> None:
     [
         ({"flags": 1}, "protected by a password; pack it again without one"),
         ({"method": 12}, "packed by bzip2; pack it again by store or deflate"),
+        ({"method": 8827}, "packed by method 8827; pack it again by store or deflate"),
         ({"method": 9}, "packed by deflate64; pack it again by store or deflate"),
     ],
 )
