@@ -71,7 +71,7 @@ def _end(program: Callable[[], object]) -> _End:
 
 
 def drop_output() -> None:
-    """From now on nothing is written to standard output."""
+    """Sends what this process still writes to standard output nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

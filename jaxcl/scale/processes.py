@@ -32,7 +32,7 @@ FAREWELL = 10.0
 NOTICE, ARRIVAL = 10.0, 300.0
 """Seconds after which a process says that it waits for the others to begin, and gives up."""
 PORT = 8476
-"""Where the first process listens unless an address says otherwise."""
+"""Port on which the first process listens, unless its address names another."""
 _GONE = {
     "line": f"no sign of life for {PATIENCE:g} s; all of them, started again, go on from the "
     "newest checkpoint",
@@ -145,7 +145,7 @@ def _alone(line: str) -> None:
 
 
 def _found() -> bool:
-    """Whether this process was started as one of several that jax can find."""
+    """Whether the environment says that this process is one of several, as SLURM's does."""
     if "JAX_COORDINATOR_ADDRESS" in os.environ:
         return True
     for count in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
@@ -196,12 +196,12 @@ class ProcessGroup:
         threading.Thread(target=self._watch, daemon=True, name="process_group").start()
 
     def ask_stop(self) -> None:
-        """From now on all processes are to stop, at the next place that is the same for all."""
+        """Asks all processes to stop, at the next call of `stops` that none has made yet."""
         self._asked = True
         self._wake.set()
 
     def stops(self) -> bool:
-        """Whether all processes stop here: asked at the same places in each."""
+        """Whether to stop here; every process calls it at the same places of its work."""
         while True:
             self._going.wait()
             with self._looking:
@@ -267,7 +267,7 @@ class ProcessGroup:
     def unexpected(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        """For `sys.excepthook`: what nobody handles ends all processes."""
+        """Ends all processes with an exception that nobody handled; used as `sys.excepthook`."""
         text = "".join(traceback.format_exception(kind, error, trace))
         self.fail(f"{kind.__name__}: {error}", 1, text=text, error=error)
 
@@ -328,7 +328,7 @@ class ProcessGroup:
         _exit(status)
 
     def _values(self, folder: str) -> dict[int, str]:
-        """What processes have told in a folder of the store, by rank."""
+        """The values under `folder/RANK` in the store, by rank, of those processes that set one."""
         pairs = self._store.key_value_dir_get(folder + "/")
         return {int(key.rpartition("/")[2]): value for key, value in pairs}
 
@@ -350,7 +350,7 @@ class _Beats:
 
 
 def _may_be_foreign(error: BaseException | None) -> bool:
-    """Whether another process's end may be what caused an error."""
+    """Whether an error, or one behind it, reads as if another process had ended."""
     while error is not None:
         if any(word in str(error) for word in _FOREIGN):
             return True

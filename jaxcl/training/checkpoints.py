@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -310,9 +310,13 @@ class Checkpoints:
             ) from error
 
 
+@cache
 def _leave_out_echoes() -> None:
-    """Where one part of a write failed, tensorstore's threads still tell of the others, to a loop
-    that is closed by then: so they end in `sys.unraisablehook`, a traceback each."""
+    """Keeps tensorstore quiet after a write that failed, once for the process.
+
+    Its threads report the other parts of that write to an event loop that is closed by then; each
+    report would end in `sys.unraisablehook` as a traceback.
+    """
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:

@@ -25,7 +25,7 @@ class Stop:
 
 
 class SharedStop(Stop):
-    """Whether someone asked any of the processes; the same answer in all of them."""
+    """Whether any of several processes was asked to stop; all get the same answer at each place."""
 
     def __init__(self, group: ProcessGroup) -> None:
         self._group = group
